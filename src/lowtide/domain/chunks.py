@@ -20,7 +20,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
     custom_ids: list[str]
     positions: list[int]
-    params_bytes: list[int]
+    params_lengths: list[int]
     params_checksum: int
 
 
@@ -37,9 +37,9 @@ _encode_head = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 
 
-def encode_head(custom_ids: list[str], positions: list[int], params_bytes: list[int], params_checksum: int) -> bytes:
+def encode_head(custom_ids: list[str], positions: list[int], params_lengths: list[int], params_checksum: int) -> bytes:
     """Return a chunk's head; `params_checksum` is `checksum` of all its params, joined."""
-    return _encode_head(Head(custom_ids, positions, params_bytes, params_checksum))
+    return _encode_head(Head(custom_ids, positions, params_lengths, params_checksum))
 
 
 def decode_head(data: bytes | memoryview, head_checksum: int) -> Head:
@@ -50,17 +50,17 @@ def decode_head(data: bytes | memoryview, head_checksum: int) -> Head:
     return _decode_head(data)
 
 
-def decode_requests(data: bytes, head_bytes: int, head_checksum: int, skip: int) -> list[Request]:
+def decode_requests(data: bytes, head_length: int, head_checksum: int, skip: int) -> list[Request]:
     """Return the requests of the chunk `data` whose bit is not set in `skip`, or raise ObjectDamaged."""
     view = memoryview(data)
-    head = decode_head(view[:head_bytes], head_checksum)
-    params = view[head_bytes:]
+    head = decode_head(view[:head_length], head_checksum)
+    params = view[head_length:]
     if checksum(params) != head.params_checksum:
         message = "the params of a chunk do not match their checksum"
         raise ObjectDamaged(message)
     found = []
     start = 0
-    for index, (custom_id, length) in enumerate(zip(head.custom_ids, head.params_bytes, strict=True)):
+    for index, (custom_id, length) in enumerate(zip(head.custom_ids, head.params_lengths, strict=True)):
         if not skip >> index & 1:
             found.append(Request(index, custom_id, bytes(params[start : start + length])))
         start += length

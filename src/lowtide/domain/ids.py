@@ -14,7 +14,7 @@ CALL = "req"
 RUN = "workerreq"
 MESSAGE = "msg"
 
-DEFAULT_WORKSPACE = "wrkspc_01LowtideDefaultWorkspce"
+DEFAULT_WORKSPACE = "wrkspc_01DefauLtWorkspace111111"
 """The one workspace of a server without keys."""
 
 ORGANIZATION = "00000000-0000-4000-8000-000000000000"

@@ -2,7 +2,7 @@
 
 Each operation is one transaction (or one read) and keeps the rules of `protocol.md` by itself: guards, lock order,
 the one end of a batch. The workspace is an argument wherever a client's call leads here; workers and upkeep act for all
-workspaces. Wall times are microseconds since 1970 (`…_us`), given by the driver's clock unless an argument says otherwise.
+workspaces. Offsets and lengths are in bytes. Wall times are microseconds since 1970 (`…_us`), given by the driver's clock unless an argument says otherwise.
 Every operation may raise StoreUnavailable, after which it may be repeated as it was.
 """
 
@@ -51,8 +51,8 @@ class NewChunk:
     group: int
     model: str
     offset: int
-    bytes: int
-    head_bytes: int
+    length: int
+    head_length: int
     head_checksum: int
     size: int
 
@@ -146,8 +146,8 @@ class Claimed:
     headers: Mapping[str, str]
     request_key: str
     offset: int
-    bytes: int
-    head_bytes: int
+    length: int
+    head_length: int
     head_checksum: int
     size: int
     resolved: int
@@ -169,7 +169,7 @@ class Part:
     attempt: int
     batch_key: int
     offset: int
-    bytes: int
+    length: int
     bits: int
     succeeded: int
     errored: int
@@ -185,7 +185,7 @@ class Block:
 
     batch_key: int
     offset: int
-    bytes: int
+    length: int
     lines: int
     checksum: int
 
@@ -197,7 +197,7 @@ class Commit:
     session: str
     number: int
     segment_key: str
-    segment_bytes: int
+    segment_length: int
     blocks: Sequence[Block]
     parts: Sequence[Part]
 
@@ -242,7 +242,7 @@ class StoredBlock:
     segment: int
     key: str
     offset: int
-    bytes: int
+    length: int
     checksum: int
     pieces: Sequence[tuple[int, int]]
 
@@ -253,7 +253,7 @@ class Closing:
 
     chunk: int
     offset: int
-    head_bytes: int
+    head_length: int
     head_checksum: int
     size: int
     resolved: int

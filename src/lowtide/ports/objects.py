@@ -14,7 +14,7 @@ class StoredObject:
     """One object as a listing shows it."""
 
     key: str
-    bytes: int
+    length: int
 
 
 class ObjectStore(Protocol):

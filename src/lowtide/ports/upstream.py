@@ -93,9 +93,7 @@ class Upstream(Protocol):
         """
         ...
 
-    async def open(
-        self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float
-    ) -> ReplyStream:
+    async def open(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> ReplyStream:
         """POST to `path` and return the reply as a stream, once its head is there; raises UpstreamError."""
         ...
 
