@@ -1,0 +1,76 @@
+# The verbs of the house. `make` alone lists them. Each sets up what it needs, once, in .venv and node_modules.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell for name in python3.11 python3 python3.13 python3.12; do \
+  $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+NODE_LOCKS := $(shell find tests -name package-lock.json -not -path '*/node_modules/*' 2>/dev/null)
+NODE_READY := $(patsubst %/package-lock.json,%/node_modules/.ready,$(NODE_LOCKS))
+PATHS := src tests bench tools examples
+
+.PHONY: help setup demo test lint format lock docs bench crash wheel clean
+
+help: ## list these commands
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(READY) ## make .venv with everything locked
+
+$(READY): requirements-dev.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+	  echo "Lowtide needs Python 3.11 or later; none was found. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Lowtide needs Python 3.11 or later; $(PYTHON) is older. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv || { \
+	  echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+%/node_modules/.ready: %/package-lock.json
+	@command -v npm >/dev/null || { \
+	  echo "The TypeScript contract tests need node and npm; on Debian: apt-get install nodejs npm" >&2; exit 1; }
+	npm ci --prefix $* --no-audit --no-fund --loglevel=error
+	@touch $@
+
+demo: $(READY) ## run a real batch of 1,000 requests and kill a worker in the middle
+	$(BIN)/python examples/demo.py
+
+test: lint $(NODE_READY) ## lint, then every test that takes seconds
+	$(BIN)/python -m pytest -m "not long"
+
+lint: $(READY) ## format, rules, types and layers
+	$(BIN)/ruff format --check $(PATHS)
+	$(BIN)/ruff check $(PATHS)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## put the code into shape
+	$(BIN)/ruff format $(PATHS)
+	$(BIN)/ruff check --fix $(PATHS)
+
+docs: $(READY) ## write the generated pages of docs/ again
+	$(BIN)/python tools/write_docs.py
+
+lock: ## choose the newest dependencies that pyproject.toml allows
+	tools/lock
+
+bench: $(READY) ## measure, and say what limits each figure
+	$(BIN)/python bench/run.py
+
+crash: $(READY) ## kill and pause everything, cut the power, walk every fault point; then audit
+	$(BIN)/python -m tests.rig.run --kills 200 --pauses 50
+	$(BIN)/python -m tests.rig.points
+	$(BIN)/python -m tests.rig.power_cut
+
+wheel: $(READY) ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+clean: ## remove everything that these commands made
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name node_modules -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,171 @@
+"""Write the pages of `docs/` that come from the code: the states and the fault points.
+
+`python tools/write_docs.py` writes them; with `--check` it only says which differ, and fails. The pages are never
+edited by hand, so the table in `lowtide.domain.states` and the registry in `lowtide.faults` stay the one source.
+"""
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import lowtide
+from lowtide import faults
+from lowtide.domain.states import (
+    BATCH_TRANSITIONS,
+    CHUNK_TRANSITIONS,
+    BatchEvent,
+    BatchState,
+    ChunkEvent,
+    ChunkState,
+    next_batch_state,
+    next_chunk_state,
+)
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+GENERATED = "<!-- Written by tools/write_docs.py from {source}; run `make docs` after a change there. -->\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def diagram(edges: Iterable[tuple[str, str, str]], start: str, ends: Sequence[str]) -> str:
+    """Return a Mermaid state diagram of (from, to, label) edges; edges between the same two states share an arrow."""
+    lines = [f"    [*] --> {start}\n"]
+    for (source, target), group in groupby(sorted(edges), key=lambda edge: edge[:2]):
+        labels = dict.fromkeys(label for _, _, label in group)
+        lines.append(f"    {source} --> {target}: {' / '.join(labels)}\n")
+    lines += [f"    {end} --> [*]\n" for end in ends]
+    return f"```mermaid\nstateDiagram-v2\n{''.join(lines)}```\n"
+
+
+def batch_section() -> str:
+    """Return the batch's diagram and its table of transitions."""
+    edges = [(t.state.value, t.next.value, t.event.value) for t in BATCH_TRANSITIONS if t.state is not t.next]
+    rows = [(t.state.value, t.event.value, t.actor.value, t.next.value, t.note) for t in BATCH_TRANSITIONS]
+    return (
+        diagram(edges, BatchState.IN_PROGRESS.value, [BatchState.DELETED.value])
+        + "\n"
+        + table(["batch is", "event", "caused by", "becomes", "note"], rows)
+    )
+
+
+def chunk_section() -> str:
+    """Return the chunk's diagram and its table of transitions."""
+    edges = [(t.state.value, t.next.value, t.event.value) for t in CHUNK_TRANSITIONS]
+    rows = [
+        (t.batch.value, t.state.value, t.event.value, t.actor.value, t.next.value, t.note) for t in CHUNK_TRANSITIONS
+    ]
+    return (
+        diagram(edges, ChunkState.OPEN.value, [ChunkState.CLOSED.value])
+        + "\n"
+        + table(["batch is", "chunk is", "event", "caused by", "chunk becomes", "note"], rows)
+    )
+
+
+def batch_matrix() -> str:
+    """Return every state of a batch against every event; a dot where nothing changes."""
+    rows = [
+        [f"**{state.value}**", *(getattr(next_batch_state(state, event), "value", "·") for event in BatchEvent)]
+        for state in BatchState
+    ]
+    return table(["batch is", *(event.value for event in BatchEvent)], rows)
+
+
+def chunk_matrix() -> str:
+    """Return every state of a chunk, in a batch that runs or is canceling, against every event."""
+    rows = [
+        [
+            batch.value,
+            f"**{state.value}**",
+            *(getattr(next_chunk_state(batch, state, event), "value", "·") for event in ChunkEvent),
+        ]
+        for batch in (BatchState.IN_PROGRESS, BatchState.CANCELING)
+        for state in ChunkState
+    ]
+    return table(["batch is", "chunk is", *(event.value for event in ChunkEvent)], rows)
+
+
+def states_page() -> str:
+    """Return `docs/states.md`."""
+    return f"""# States of batches and chunks
+
+{GENERATED.format(source="`src/lowtide/domain/states.py`")}
+Every transition, its cause and who may cause it. What is not here changes nothing. On the wire a batch is
+`in_progress`, `canceling` or `ended`; an archived batch is shown as ended, a deleted one is not found.
+
+## Batch
+
+{batch_section()}
+## Chunk
+
+A chunk is 1 to 32 requests of one batch: the unit that a worker leases.
+
+{chunk_section()}
+## Cancel and expiry, cell by cell
+
+A batch, by state and event (a dot: nothing changes):
+
+{batch_matrix()}
+A chunk, by the state of its batch, its own state and the event. Chunks of an ended batch are closed, and closed chunks
+never move:
+
+{chunk_matrix()}
+Requests that were sent before a cancel are allowed to finish and count as they end. What was never sent becomes
+`canceled` on a cancel and `expired` on expiry; a batch that is canceling when its time runs out gives `canceled`.
+"""
+
+
+def modules() -> Iterator[str]:
+    """Yield the name of every module of Lowtide, but for the ones that run when imported."""
+    for module in pkgutil.walk_packages(lowtide.__path__, "lowtide."):
+        if (
+            not module.name.endswith("__main__")
+            and ".versions." not in module.name
+            and ".migrations" not in module.name
+        ):
+            yield module.name
+
+
+def fault_points_page() -> str:
+    """Return `docs/fault-points.md`."""
+    for name in modules():
+        importlib.import_module(name)
+    rows = [(f"`{name}`", point.says) for name, point in sorted(faults.registered().items())]
+    actions = ", ".join(f"`{action}`" for action in faults.ACTIONS)
+    return f"""# Fault points
+
+{GENERATED.format(source="every `faults.point(…)` of the code")}
+The places where a crash, a pause or an error would hurt most. They do nothing until `LOWTIDE_FAULTS` names one, as a
+comma list of `name=action[:nth]`; the actions are {actions}. A point is set off once, the nth time it is passed.
+`make crash` walks every point with every action and audits what is left.
+
+{table(["point", "what happens inside it"], rows)}"""
+
+
+PAGES = {"states.md": states_page, "fault-points.md": fault_points_page}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the pages, or with `--check` compare them; return the exit status."""
+    stale = []
+    for name, page in PAGES.items():
+        path, text = DOCS / name, page()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if "--check" not in arguments:
+                path.write_text(text, encoding="utf-8")
+    if stale and "--check" in arguments:
+        print(f"out of date: {', '.join(stale)}; run `make docs`")
+        return 1
+    print(f"docs: {len(PAGES)} pages, {len(stale)} written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
