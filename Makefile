@@ -68,7 +68,7 @@ crash: $(READY) ## kill and pause everything, cut the power, walk every fault po
 	$(BIN)/python -m tests.rig.power_cut
 
 wheel: $(READY) ## build the wheel into dist/
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	$(BIN)/hatchling build --target wheel dist
 
 clean: ## remove everything that these commands made
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
