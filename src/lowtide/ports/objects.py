@@ -17,6 +17,15 @@ class StoredObject:
     length: int
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectRange:
+    """A range of bytes of one object."""
+
+    key: str
+    offset: int
+    length: int
+
+
 class ObjectStore(Protocol):
     """Keys are relative paths made of server-made ids, such as `segments/<session>/<number>`."""
 
@@ -34,6 +43,14 @@ class ObjectStore(Protocol):
 
     async def read(self, key: str, offset: int, length: int) -> bytes:
         """Return exactly these bytes; ObjectMissing, or ObjectDamaged when the object is shorter."""
+        ...
+
+    async def read_many(self, ranges: Sequence[ObjectRange]) -> Sequence[bytes]:
+        """Return exactly these bytes, in the order asked for, at one go; raises as `read` does.
+
+        Results of slow models lie in many small segments: a driver pays for a hop or a wait once, not per range. The
+        caller bounds the bytes and the number of ranges.
+        """
         ...
 
     async def delete(self, key: str) -> None:
