@@ -11,31 +11,30 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from starlette.requests import Request
 
-from lowtide.api.services import Services
-
+Networks = Sequence[IPv4Network | IPv6Network]
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _SCHEMES = ("http", "https")
 
 
-def base_url(request: Request, services: Services) -> str:
+def base_url(request: Request, public_url: str | None, proxies: Networks) -> str:
     """Return the scheme, host and path prefix of our paths, as this client sees them."""
-    if services.public_url is not None:
-        return services.public_url.rstrip("/")
-    trusted = request.client is not None and is_trusted(request.client.host, services.trusted_proxies)
+    if public_url:
+        return public_url.rstrip("/")
+    trusted = request.client is not None and is_trusted(request.client.host, proxies)
     scheme = (_forwarded(request, "x-forwarded-proto") if trusted else None) or request.url.scheme
     host = (_forwarded(request, "x-forwarded-host") if trusted else None) or request.headers.get("host", "")
     prefix = (_forwarded(request, "x-forwarded-prefix") if trusted else None) or request.scope.get("root_path", "")
     return f"{_scheme(scheme)}://{_host(host, request)}{_prefix(prefix)}"
 
 
-def is_trusted(peer: str, trusted: Sequence[IPv4Network | IPv6Network]) -> bool:
+def is_trusted(peer: str, proxies: Networks) -> bool:
     """Tell whether the forwarded headers of this peer count."""
     try:
         address = ip_address(peer)
     except ValueError:
         return False
-    return any(address in network for network in trusted)
+    return any(address in network for network in proxies)
 
 
 def _forwarded(request: Request, name: str) -> str | None:

@@ -7,7 +7,6 @@ has stored), workspace-walls (another workspace's id answers exactly as an unkno
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lowtide.api.address import base_url
 from lowtide.api.call import Call
 from lowtide.api.paging import read_cursor
 from lowtide.api.wire import Deleted, batch_listing, json_response, message_batch
@@ -47,7 +46,7 @@ async def list_all(call: Call) -> Response:
     page = await call.services.store.list_batches(
         call.caller.workspace, cursor.limit, cursor.before_id, cursor.after_id
     )
-    return json_response(batch_listing(page, base_url(call.request, call.services)))
+    return json_response(batch_listing(page, call.base_url))
 
 
 async def retrieve(call: Call) -> Response:
@@ -98,7 +97,7 @@ def _present(call: Call, batch: Batch | None) -> Batch:
 
 
 def _answer(call: Call, batch: Batch, headers: dict[str, str] | None = None) -> Response:
-    return json_response(message_batch(batch, base_url(call.request, call.services)), headers=headers)
+    return json_response(message_batch(batch, call.base_url), headers=headers)
 
 
 def _count(text: str | None) -> int | None:

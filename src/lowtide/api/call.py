@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
+from lowtide.api.address import base_url
 from lowtide.api.credentials import Caller
 from lowtide.api.services import Services
 
@@ -25,6 +26,11 @@ class Call:
     def batch_id(self) -> str:
         """The batch that the path names; whether it exists is the store's to say."""
         return str(self.request.path_params["batch_id"])
+
+    @property
+    def base_url(self) -> str:
+        """Our address as this client knows it, without a final slash."""
+        return base_url(self.request, self.services.public_url, self.services.trusted_proxies)
 
 
 async def until_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

@@ -62,7 +62,7 @@ def cut(items: Sequence[Item], cursor: Cursor) -> tuple[Sequence[Item], bool]:
 
     An unknown cursor gives an empty page, so that a pager stops.
     """
-    wanted = cursor.after_id or cursor.before_id
+    wanted = cursor.before_id if cursor.after_id is None else cursor.after_id
     place = next((index for index, item in enumerate(items) if item.id == wanted), None)
     if wanted is not None and place is None:
         return [], False

@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 
+from lowtide.api.address import Networks
 from lowtide.domain.limits import Limits
 from lowtide.intake.create import Intake
 from lowtide.ports.clock import Clock
@@ -30,5 +30,5 @@ class Services:
     clock: Clock
     limits: Limits
     public_url: str | None
-    trusted_proxies: Sequence[IPv4Network | IPv6Network]
+    trusted_proxies: Networks
     ready: Callable[[], Awaitable[None]]
