@@ -20,7 +20,7 @@ from lowtide.domain.errors import SettingsError
 
 CONFIG_VARIABLE = "LOWTIDE_CONFIG"
 CONFIG_DEFAULT = Path("lowtide.toml")
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "LOWTIDE_FAULTS", "LOWTIDE_FAULT_HANG_S"})
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "LOWTIDE_FAULTS", "LOWTIDE_FAULT_HANG_S", "LOWTIDE_FAULTS_TAKEN"})
 """Variables with our prefix that are no settings."""
 
 _LISTS = {
