@@ -1,4 +1,4 @@
-"""Write the pages of `docs/` that come from the code: the states and the fault points.
+"""Write the pages of `docs/` that come from the code: the states, the fault points and the settings.
 
 `python tools/write_docs.py` writes them; with `--check` it only says which differ, and fails. The pages are never
 edited by hand, so the table in `lowtide.domain.states` and the registry in `lowtide.faults` stay the one source.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import lowtide
 from lowtide import faults
+from lowtide.app import reference
 from lowtide.domain.states import (
     BATCH_TRANSITIONS,
     CHUNK_TRANSITIONS,
@@ -148,7 +149,12 @@ comma list of `name=action[:nth]`; the actions are {actions}. A point is set off
 {table(["point", "what happens inside it"], rows)}"""
 
 
-PAGES = {"states.md": states_page, "fault-points.md": fault_points_page}
+def settings_page() -> str:
+    """Return `docs/settings.md`."""
+    return reference.page(GENERATED.format(source="`src/lowtide/app/settings.py`"))
+
+
+PAGES = {"states.md": states_page, "fault-points.md": fault_points_page, "settings.md": settings_page}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -14,7 +14,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from lowtide.dispatch.settings import WorkerSettings
+from lowtide.domain.limits import Limits
+from lowtide.domain.times import SECOND_US
+from lowtide.upkeep.loops import UpkeepIntervals
+
 MIB = 1024 * 1024
+_LIMITS, _WORKER, _UPKEEP = Limits(), WorkerSettings(), UpkeepIntervals()
+"""The defaults stand where they are used."""
 
 _URL_TAIL = re.compile(r"(/v1(/messages)?)?/*$")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -63,27 +70,33 @@ class Section(BaseModel):
 class LimitSettings(Section):
     """What one server accepts and how long it keeps it; the defaults are the hosted service's figures."""
 
-    requests_max: int = Field(default=100_000, ge=1, description="Requests in one batch.")
+    requests_max: int = Field(default=_LIMITS.requests_max, ge=1, description="Requests in one batch.")
     body_bytes_max: int = Field(
-        default=256 * MIB, ge=1024, description="Bytes of a create's body, as sent and as decoded."
+        default=_LIMITS.body_bytes_max, ge=1024, description="Bytes of a create's body, as sent and as decoded."
     )
     message_bytes_max: int = Field(
-        default=32 * MIB, ge=1024, description="Bytes of one interactive call to `/v1/messages` or `count_tokens`."
+        default=_LIMITS.message_bytes_max, ge=1024, description="Bytes of a call to `/v1/messages` or `count_tokens`."
     )
     queued_requests_max: int = Field(
-        default=0, ge=0, description="Requests in processing that a workspace may have at once; 0 for no limit."
+        default=_LIMITS.queued_requests_max,
+        ge=0,
+        description="Requests in processing that a workspace may have at once; 0 for no limit.",
     )
-    window_s: int = Field(default=24 * 3600, ge=1, description="Seconds after its creation at which a batch expires.")
+    window_s: int = Field(
+        default=_LIMITS.window_us // SECOND_US, ge=1, description="Seconds after its creation at which a batch expires."
+    )
     retention_s: int = Field(
-        default=29 * 24 * 3600, ge=1, description="Seconds after a batch's creation that it is kept."
+        default=_LIMITS.retention_us // SECOND_US,
+        ge=1,
+        description="Seconds after a batch's creation that its results are kept.",
     )
 
 
 class IntakeSettings(Section):
     """How creates are taken in."""
 
-    concurrent: int = Field(default=4, ge=1, description="Creates taken in at once; further ones are answered 429.")
-    spool_bytes_max: int = Field(default=2048 * MIB, ge=MIB, description="Bytes of all bodies spooled at once.")
+    concurrent: int = Field(default=2, ge=1, description="Large bodies that are split at once; further ones wait.")
+    spool_bytes_max: int = Field(default=4096 * MIB, ge=MIB, description="Bytes of all bodies spooled at once.")
     body_idle_s: float = Field(default=30.0, gt=0, description="Seconds without a byte after which a body is given up.")
 
 
@@ -95,41 +108,88 @@ class HttpSettings(Section):
 
 
 class WorkerSection(Section):
-    """What a worker process does."""
+    """How a worker process works."""
+
+    # The fields of WorkerSettings, under the same names: `app.compose` hands them over as they are.
 
     lease_s: float = Field(
-        default=15.0, ge=0.5, description="Seconds after its last heartbeat that a worker's chunks are its."
+        default=_WORKER.lease_s, ge=0.5, description="Seconds for which the chunks of a silent worker stay its own."
     )
-    commit_interval_s: float = Field(default=1.0, gt=0, description="Seconds between two commits of results.")
+    commit_interval_s: float = Field(
+        default=_WORKER.commit_interval_s,
+        gt=0,
+        description="Seconds between two commits of results; a crash repeats what was not committed.",
+    )
+    ahead_s: float = Field(
+        default=_WORKER.ahead_s, gt=0, description="Seconds' worth of unsent requests to hold, at the present rate."
+    )
+    held_bytes_max: int = Field(
+        default=_WORKER.held_bytes_max, ge=MIB, description="Bytes of held requests above which no more are taken."
+    )
     request_timeout_s: float = Field(
-        default=600.0, gt=0, description="Seconds that an upstream has for one whole reply."
+        default=_WORKER.request_timeout_s, gt=0, description="Seconds that an upstream has for one whole reply."
     )
-    tries_max: int = Field(default=5, ge=1, le=255, description="Tries of a request that fails in a way that may pass.")
+    tries_max: int = Field(
+        default=_WORKER.tries_max,
+        ge=1,
+        le=255,
+        description="Tries that failed by the upstream's fault before a request is errored.",
+    )
+    backoff_s: float = Field(
+        default=_WORKER.backoff_s, gt=0, description="Seconds before the second try; they double with each."
+    )
+    backoff_max_s: float = Field(default=_WORKER.backoff_max_s, gt=0, description="Seconds between tries at the most.")
+    circuit_wait_s: float = Field(
+        default=_WORKER.circuit_wait_s,
+        gt=0,
+        description="Seconds before an upstream that is down or refuses our key is tried again; they double.",
+    )
+    circuit_wait_max_s: float = Field(
+        default=_WORKER.circuit_wait_max_s, gt=0, description="Seconds between such attempts at the most."
+    )
+    suspect_wait_s: float = Field(
+        default=_WORKER.suspect_wait_s,
+        ge=0,
+        description="Seconds that requests under suspicion of killing their worker wait for a quiet moment.",
+    )
+    idle_poll_s: float = Field(
+        default=_WORKER.idle_poll_s, gt=0, description="Seconds after which an idle worker looks for work unasked."
+    )
     grace_s: float = Field(
-        default=30.0, ge=0, description="Seconds that requests in flight have to finish when a worker is told to stop."
+        default=_WORKER.grace_s, ge=0, description="Seconds that requests in flight have when a worker is told to stop."
     )
 
 
 class UpkeepSettings(Section):
     """How often the background loops look."""
 
-    reap_interval_s: float = Field(
-        default=1.0, gt=0, description="Seconds between two looks for workers whose lease ran out."
+    # The fields of UpkeepIntervals, likewise.
+
+    reap_s: float = Field(
+        default=_UPKEEP.reap_s, gt=0, description="Seconds between two looks for workers whose lease ran out."
     )
-    close_interval_s: float = Field(
-        default=0.5, gt=0, description="Seconds between two closings of canceled batches' chunks."
+    close_s: float = Field(
+        default=_UPKEEP.close_s, gt=0, description="Seconds between two closings of what canceled batches left open."
     )
-    expire_interval_s: float = Field(
-        default=5.0, gt=0, description="Seconds between two looks for batches past their window."
+    expire_s: float = Field(
+        default=_UPKEEP.expire_s, gt=0, description="Seconds between two looks for batches past their window."
     )
-    end_check_interval_s: float = Field(
-        default=30.0, gt=0, description="Seconds between two checks that no end was missed."
+    end_check_s: float = Field(
+        default=_UPKEEP.end_check_s, gt=0, description="Seconds between two checks that no end was missed."
     )
-    retire_interval_s: float = Field(
-        default=300.0, gt=0, description="Seconds between two looks for batches past retention."
+    retire_s: float = Field(
+        default=_UPKEEP.retire_s, gt=0, description="Seconds between two looks for batches past their retention."
     )
-    sweep_interval_s: float = Field(
-        default=300.0, gt=0, description="Seconds between two removals of objects proven dead."
+    purge_s: float = Field(
+        default=_UPKEEP.purge_s, gt=0, description="Seconds between two removals of what was deleted or retired."
+    )
+    sweep_s: float = Field(
+        default=_UPKEEP.sweep_s, gt=0, description="Seconds between two looks for result files that no row knows."
+    )
+    expire_grace_s: float = Field(
+        default=_UPKEEP.expire_grace_s,
+        ge=0,
+        description="Seconds after a start in which nothing expires: a machine that was off could not try.",
     )
 
 
@@ -176,6 +236,7 @@ class UpstreamSettings(Section):
         default=False, description="Whether requests with image and document URLs, which it would fetch, go to it."
     )
     reply_bytes_max: int = Field(default=64 * MIB, ge=1024, description="Bytes of one reply, as sent and as decoded.")
+    connect_timeout_s: float = Field(default=10.0, gt=0, description="Seconds in which a connection must come about.")
     ca_file: Path | None = Field(default=None, description="Certificates (PEM) to trust for its `https` URL.")
 
     @model_validator(mode="after")

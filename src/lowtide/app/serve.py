@@ -1,0 +1,81 @@
+"""`lowtide serve`: everything checked, claimed and said before the first child starts.
+
+Each refusal is one SettingsError with what to do about it. The order matters: the data directory is held before its
+database is migrated, and the socket is bound before the first process that could answer on it.
+"""
+
+import asyncio
+from pathlib import Path
+
+import lowtide
+from lowtide.app import logs
+from lowtide.app.compose import opened_store, upstream_config
+from lowtide.app.directory import held, prepare
+from lowtide.app.lifecycle import stop_on_signals
+from lowtide.app.listen import listen, url_of
+from lowtide.app.settings import Settings
+from lowtide.app.supervisor import Role, Supervisor
+from lowtide.domain.errors import SettingsError
+
+NO_UPSTREAM = """There is no model server to send requests to. Name one that answers /v1/messages:
+
+  vLLM        vllm serve Qwen/Qwen3-8B            lowtide serve --upstream http://127.0.0.1:8000
+  llama.cpp   llama-server -m model.gguf          lowtide serve --upstream http://127.0.0.1:8080
+  no model    lowtide simulate                    lowtide serve --upstream http://127.0.0.1:8788
+
+A server that wants a key stands in lowtide.toml; the key itself stays in the environment:
+
+  [[upstreams]]
+  url = "https://api.anthropic.com"
+  key_env = "ANTHROPIC_API_KEY"
+"""
+
+
+async def serve(settings: Settings, *, with_workers: bool) -> int:
+    """Run the server until it is told to stop; returns the status to exit with. Raises SettingsError."""
+    check_upstreams(settings, needed=with_workers)
+    logs.configure(settings.log, process="supervisor")
+    data = prepare(settings.data)
+    settings = settings.model_copy(update={"data": data})
+    stop = asyncio.Event()
+    with held(data) as lock, listen(settings.host, settings.port) as listener:
+        async with opened_store(settings) as store:
+            supervisor = Supervisor(settings, store.release_worker, stop)
+            stop_on_signals(stop, again=supervisor.kill)
+            count = settings.workers if with_workers else 0
+            print(banner(settings, url_of(listener), data, count), flush=True)  # noqa: T201 a command's own words
+            api = Role(
+                "api",
+                "lowtide.app.api_process",
+                settings.http.grace_s,
+                listener.fileno(),
+                (listener.fileno(), lock),
+            )
+            worker = Role("worker", "lowtide.app.worker_process", settings.worker.grace_s)
+            return await supervisor.run(api, [worker] * count)
+
+
+def check_upstreams(settings: Settings, *, needed: bool) -> None:
+    """Raise SettingsError if there is no upstream where one is needed, or if a key cannot be read."""
+    if needed and not settings.upstreams:
+        raise SettingsError(NO_UPSTREAM)
+    for upstream in settings.upstreams:
+        upstream_config(upstream)
+
+
+def banner(settings: Settings, url: str, data: Path, workers: int) -> str:
+    """Return what a person should know who has just started the server."""
+    upstreams = "\n             ".join(
+        f"{upstream.title}  {upstream.url}  (models {', '.join(upstream.models)})" for upstream in settings.upstreams
+    )
+    return f"""Lowtide {lowtide.__version__} answers on {url}
+
+  data       {data}
+  upstreams  {upstreams or "none"}
+  workers    {workers or "none here: start them with `lowtide worker`"}
+
+  client = anthropic.Anthropic(base_url="{url}", api_key="any")
+  client.messages.batches.create(requests=[...])
+
+Ctrl-C stops it: what is in flight is finished and stored first.
+"""
