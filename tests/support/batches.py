@@ -3,7 +3,7 @@
 Nothing here imitates the storage: whoever uses it passes a real store and a real directory of objects.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lowtide.domain.checksum import checksum
@@ -93,15 +93,19 @@ class Batches:
         self,
         count: int,
         *,
-        params: bytes = b'{"model":"m"}',
+        params: bytes | Sequence[bytes] = b'{"model":"m"}',
         chunk_size: int = 32,
         workspace: str = DEFAULT_WORKSPACE,
         window_us: int = DAY_US,
+        headers: Mapping[str, str] | None = None,
     ) -> Batch:
-        """Store a batch of `count` requests, named by `custom_id`, in chunks of `chunk_size`."""
+        """Store a batch of `count` requests, named by `custom_id`, in chunks of `chunk_size`.
+
+        `params` are those of every request, or one for each.
+        """
         upload = new_token()
         key = f"requests/{upload}"
-        chunks, pieces = _planned(count, chunk_size, params)
+        chunks, pieces = _planned(chunk_size, [params] * count if isinstance(params, bytes) else list(params))
         self._first |= {(key, chunk.offset): number * chunk_size for number, chunk in enumerate(chunks)}
         await self.store.begin_upload(workspace, upload, key)
         await self.objects.put(key, pieces)
@@ -110,7 +114,7 @@ class Batches:
             workspace=workspace,
             upload=upload,
             request_key=key,
-            headers={},
+            headers=headers or {},
             window_us=window_us,
             queued_requests_max=0,
             creation=Creation(new_token(), new_token(), 0, None),
@@ -229,15 +233,16 @@ def _part(one: Outcomes, offset: int, length: int) -> Part:
     )
 
 
-def _planned(count: int, chunk_size: int, params: bytes) -> tuple[list[NewChunk], list[bytes]]:
+def _planned(chunk_size: int, params: Sequence[bytes]) -> tuple[list[NewChunk], list[bytes]]:
     chunks: list[NewChunk] = []
     pieces: list[bytes] = []
     offset = 0
-    for start in range(0, count, chunk_size):
-        size = min(chunk_size, count - start)
-        body = params * size
+    for start in range(0, len(params), chunk_size):
+        texts = params[start : start + chunk_size]
+        size = len(texts)
+        body = b"".join(texts)
         names = [custom_id(index) for index in range(start, start + size)]
-        head = encode_head(names, list(range(start, start + size)), [len(params)] * size, checksum(body))
+        head = encode_head(names, list(range(start, start + size)), list(map(len, texts)), checksum(body))
         length = len(head) + len(body)
         chunks.append(NewChunk(0, "m", offset, length, len(head), checksum(head), size))
         pieces += [head, body]
