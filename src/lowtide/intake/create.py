@@ -63,7 +63,7 @@ class CreateCall:
 class Intake:
     """Makes batches. `concurrent` large bodies are split at a time, more wait; all spooled bodies share a bound."""
 
-    def __init__(  # noqa: PLR0913 -- its collaborators, and one keyword per setting
+    def __init__(
         self,
         store: MetadataStore,
         objects: ObjectStore,
