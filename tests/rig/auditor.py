@@ -42,7 +42,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Audit:
-    """What is audited. `window_open` says that batches of this run may have expired."""
+    """What is audited: a server that runs and is at rest, and what its client was promised before `until`."""
 
     port: int
     data: Path
@@ -69,7 +69,7 @@ class Audit:
     def _check_owners(self, findings: Findings, promises: Promises, listed: dict[str, Any]) -> dict[str, int]:
         """accepted-is-durable and creating once: every promise is kept by one batch, every batch has one intent."""
         for number, promise in promises.by_number.items():
-            if promise.id is not None and promise.id not in listed:
+            if promise.id is not None and promise.id not in listed and not promise.deleted:
                 findings.blame("accepted-is-durable", f"batch {number} ({promise.id}) was accepted and is not listed")
         owners: dict[str, int] = {}
         for batch_id, batch in listed.items():
@@ -138,7 +138,7 @@ class Audit:
                 findings.blame("billed-iff-succeeded", f"{custom_id} has the usage of another call")
         if outcome in ENDS[kind] or (outcome == "canceled" and promise.canceled):
             return
-        if outcome == "errored" and "worker" in result["error"]["error"]["message"]:
+        if outcome == "errored" and "ended the process" in result["error"]["error"]["message"]:
             findings.counts["condemned"] += 1  # its worker died under it once too often: the poison rule
             return
         if outcome == "expired" and self.may_expire:

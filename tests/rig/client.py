@@ -50,6 +50,7 @@ class Client:
     stop: threading.Event = field(default_factory=threading.Event)
     give_up: threading.Event = field(default_factory=threading.Event)
     open: dict[int, str] = field(default_factory=dict)
+    made: dict[int, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     complaints: list[str] = field(default_factory=list)
     _numbers: int = 0
@@ -81,7 +82,7 @@ class Client:
             return None
         made = str(answer.json["id"])
         self.journal.note("accepted", number, id=made)
-        self.open[number] = made
+        self.open[number] = self.made[number] = made
         self.counts["accepted"] += 1
         if chance.random() < self.cancel_share:
             self.give_up.wait(chance.random() * 2)

@@ -1,7 +1,7 @@
 """The client's journal: what it meant to do, and what it was promised, each line on disk before it counts.
 
 Events, one JSON object a line, all with `at` (wall time in seconds) and `batch` (the client's own number):
-`intent` (custom_ids with their kinds), `accepted` (id), `cancel` (asked), `ended` (counts and a digest of the results).
+`intent` (custom_ids with their kinds), `accepted` (id), `cancel` and `deleted` (about to be asked), `ended` (counts and a digest of the results).
 """
 
 import json
@@ -35,6 +35,7 @@ class Promise:
     id: str | None = None
     accepted_at: float | None = None
     canceled: bool = False
+    deleted: bool = False
     ended: dict[str, Any] | None = None
     ended_at: float | None = None
 
@@ -58,8 +59,10 @@ def read(path: Path, until: float = float("inf")) -> Promises:
         if event["event"] == "intent":
             promises.by_number[event["batch"]] = Promise(event["kinds"])
         promise = promises.by_number[event["batch"]]
-        if event["event"] == "cancel":  # an intention: it may have reached the server however late the answer came
+        if event["event"] == "cancel":  # intentions: the server may have had them whatever came of the answer
             promise.canceled = True
+        elif event["event"] == "deleted":
+            promise.deleted = True
         if event["at"] > until:
             continue
         if event["event"] == "accepted":
