@@ -1,0 +1,97 @@
+"""Results as rows: which bytes of which segments, and which chunks imply their lines.
+
+A page is one read that holds nothing afterwards. A batch whose rows upkeep has begun to remove has no results: a page
+of it is an error, never an empty page, which a reader would take for the end.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Row, bindparam, select, tuple_
+
+from lowtide.domain.errors import ObjectMissing
+from lowtide.domain.outcomes import Outcome
+from lowtide.ports.metadata import Closing, StoredBlock
+from lowtide.storage.tables import batch, block, chunk, part, segment
+
+FIND_READABLE = select(batch.c.key).where(
+    batch.c.id == bindparam("id"), batch.c.workspace == bindparam("workspace"), batch.c.purge == 0
+)
+BLOCKS = (
+    select(block, segment.c.object_key)
+    .join(segment, segment.c.key == block.c.segment)
+    .where(block.c.batch_key == bindparam("batch_key"))
+    .where(
+        tuple_(block.c.segment, block.c.offset)
+        > tuple_(bindparam("segment", type_=BigInteger), bindparam("offset", type_=BigInteger))
+    )
+    .order_by(block.c.segment, block.c.offset)
+    .limit(bindparam("rows"))
+)
+PARTS_INSIDE = (
+    select(part.c.offset, part.c.length)
+    .where(part.c.segment == bindparam("segment"), part.c.offset < bindparam("end"))
+    .where(part.c.offset + part.c.length > bindparam("start"), part.c.length > 0)
+    .order_by(part.c.offset)
+)
+CLOSINGS = (
+    select(chunk)
+    .where(chunk.c.batch_key == bindparam("batch_key"), chunk.c.closing.is_not(None), chunk.c.key > bindparam("after"))
+    .order_by(chunk.c.key)
+    .limit(bindparam("rows"))
+)
+
+
+def blocks(
+    conn: Connection, workspace: str, batch_id: str, after: tuple[int, int] | None, limit: int
+) -> Sequence[StoredBlock]:
+    """Return a page of a batch's blocks in the order of (segment, offset)."""
+    key = _readable(conn, workspace, batch_id)
+    segment_key, offset = after or (-1, -1)
+    values = {"batch_key": key, "segment": segment_key, "offset": offset, "rows": limit}
+    return [_to_block(conn, row) for row in conn.execute(BLOCKS, values).all()]
+
+
+def closings(conn: Connection, workspace: str, batch_id: str, after: int, limit: int) -> Sequence[Closing]:
+    """Return a page of the chunks whose outstanding requests ended together."""
+    key = _readable(conn, workspace, batch_id)
+    rows = conn.execute(CLOSINGS, {"batch_key": key, "after": after, "rows": limit})
+    return [
+        Closing(
+            chunk=row.key,
+            offset=row.offset,
+            head_length=row.head_length,
+            head_checksum=row.head_checksum,
+            size=row.size,
+            resolved=row.resolved,
+            outcome=Outcome(row.closing),
+            error=None if row.closing_error is None else row.closing_error.encode(),
+        )
+        for row in rows
+    ]
+
+
+def _readable(conn: Connection, workspace: str, batch_id: str) -> int:
+    found = conn.execute(FIND_READABLE, {"id": batch_id, "workspace": workspace}).one_or_none()
+    if found is None:
+        raise ObjectMissing(f"batch {batch_id} has no results")
+    return int(found.key)
+
+
+def _to_block(conn: Connection, row: Row[Any]) -> StoredBlock:
+    pieces = _accepted_pieces(conn, row) if row.refused else ((0, row.length),)
+    return StoredBlock(row.segment, row.object_key, row.offset, row.length, row.checksum, pieces)
+
+
+def _accepted_pieces(conn: Connection, row: Row[Any]) -> Sequence[tuple[int, int]]:
+    """Return the ranges of the block's accepted parts, cut to the block and joined where they touch."""
+    values = {"segment": row.segment, "start": row.offset, "end": row.offset + row.length}
+    joined: list[tuple[int, int]] = []
+    for found in conn.execute(PARTS_INSIDE, values):
+        start = max(found.offset - row.offset, 0)
+        end = min(found.offset + found.length - row.offset, row.length)
+        if joined and joined[-1][0] + joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end - joined[-1][0])
+        else:
+            joined.append((start, end - start))
+    return joined

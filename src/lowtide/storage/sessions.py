@@ -1,0 +1,119 @@
+"""Sessions: their beginning, their heartbeat and their end.
+
+Leases belong to sessions, so one heartbeat renews them all. A session is past once its time is out, its boot is another
+or its row is gone, and is never revived. Its chunks are reopened in the transaction that removes its row: while the row
+stands nobody else can have them, and once it is gone no commit of that session can pass the guard of an attempt.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Text, and_, bindparam, delete, false, insert, or_, select, true, update
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from lowtide.domain.errors import SessionPast
+from lowtide.ports.metadata import Claimed, Pulse, Reaped, Session
+from lowtide.storage import leases
+from lowtide.storage.moments import Moment
+from lowtide.storage.records import packed, records
+from lowtide.storage.tables import LEASED, batch, chunk, session
+
+ADD_SESSION = insert(session)
+_lives = and_(
+    session.c.id == bindparam("of_session"),
+    session.c.boot == bindparam("now_boot"),
+    session.c.until_us > bindparam("now_us", type_=BigInteger),
+)
+FIND_LIVE = select(session.c.id).where(_lives)
+RENEW = (
+    update(session)
+    .values(until_us=bindparam("now_us", type_=BigInteger) + session.c.lease_us)
+    .where(_lives)
+    .returning(session.c.lease_us)
+)
+HELD = select(chunk.c.key, chunk.c.batch_key, chunk.c.claimed_us, batch.c.state).where(
+    chunk.c.session == bindparam("of_session"), batch.c.key == chunk.c.batch_key
+)
+DROP_SESSION = delete(session).where(session.c.id == bindparam("of_session"))
+DROP_PAST = (
+    delete(session)
+    .where(or_(session.c.boot != bindparam("now_boot"), session.c.until_us <= bindparam("now_us")))
+    .returning(session.c.id)
+)
+DROP_OF_WORKER = delete(session).where(session.c.worker == bindparam("of_worker")).returning(session.c.id)
+
+_past = records(("session", Text()))
+_leased_by_past = and_(chunk.c.session == _past.c.session, chunk.c.state == LEASED, batch.c.key == chunk.c.batch_key)
+_outcome = (chunk.c.batch_key, chunk.c.state, chunk.c.progressed)
+RELEASE: ReturningUpdate[Any] = (
+    update(chunk).values(**leases.released(false())).where(_leased_by_past).returning(*_outcome)
+)
+REAP: ReturningUpdate[Any] = update(chunk).values(**leases.released(true())).where(_leased_by_past).returning(*_outcome)
+_strays = records(("chunk", BigInteger()))
+RELEASE_STRAYS: ReturningUpdate[Any] = (
+    update(chunk)
+    .values(**leases.released(false()))
+    .where(chunk.c.key == _strays.c.chunk, chunk.c.state == LEASED, batch.c.key == chunk.c.batch_key)
+    .returning(*_outcome)
+)
+
+
+def open_session(conn: Connection, now: Moment, session_id: str, worker: str, lease_s: float) -> Session:
+    """Begin a session whose lease starts now."""
+    lease_us = round(lease_s * 1_000_000)
+    until_us = now.lease_us + lease_us
+    values = {"id": session_id, "worker": worker, "boot": now.boot, "lease_us": lease_us, "until_us": until_us}
+    conn.execute(ADD_SESSION, values)
+    return Session(session_id, lease_s)
+
+
+def claim(conn: Connection, now: Moment, session_id: str, keys: Sequence[int]) -> Sequence[Claimed]:
+    """Lease the open ones of these chunks to a session that lives."""
+    values = {"of_session": session_id, "now_boot": now.boot, "now_us": now.lease_us}
+    if conn.execute(FIND_LIVE, values).first() is None:
+        raise SessionPast(f"session {session_id} is past")
+    return leases.claim(conn, now, session_id, keys)
+
+
+def heartbeat(conn: Connection, now: Moment, session_id: str, held: Sequence[int]) -> Pulse:
+    """Renew a session and compare what it believes it holds with what it has.
+
+    A chunk that it has held for a whole lease without knowing is one whose claim's answer was lost: it is reopened.
+    A younger one may be in an answer that is on its way.
+    """
+    values = {"of_session": session_id, "now_boot": now.boot, "now_us": now.lease_us}
+    lease_us = conn.execute(RENEW, values).scalar_one_or_none()
+    if lease_us is None:
+        raise SessionPast(f"session {session_id} is past")
+    rows = conn.execute(HELD, {"of_session": session_id}).all()
+    believed = frozenset(held)
+    strays = [it.key for it in rows if it.key not in believed and it.claimed_us + lease_us <= now.lease_us]
+    if strays:
+        released = conn.execute(RELEASE_STRAYS, {"rows": packed((key,) for key in strays)}).all()
+        leases.settle_released(conn, now, 0, released)
+    canceling = frozenset(it.batch_key for it in rows if it.state == "canceling")
+    return Pulse(lost=believed - {it.key for it in rows}, canceling=canceling)
+
+
+def end_session(conn: Connection, now: Moment, session_id: str) -> None:
+    """Make a session past by its own wish: its chunks reopen without a loss."""
+    conn.execute(DROP_SESSION, {"of_session": session_id})
+    rows = conn.execute(RELEASE, {"rows": packed([(session_id,)])}).all()
+    leases.settle_released(conn, now, 1, rows)
+
+
+def reap(conn: Connection, now: Moment) -> Reaped:
+    """Make sessions past whose time is out or whose boot is another, and reopen their chunks."""
+    return _bury(conn, now, conn.execute(DROP_PAST, {"now_boot": now.boot, "now_us": now.lease_us}).scalars().all())
+
+
+def release_worker(conn: Connection, now: Moment, worker: str) -> Reaped:
+    """Make every session of a worker process past: it was seen to die."""
+    return _bury(conn, now, conn.execute(DROP_OF_WORKER, {"of_worker": worker}).scalars().all())
+
+
+def _bury(conn: Connection, now: Moment, past: Sequence[str]) -> Reaped:
+    if not past:
+        return Reaped(sessions=0, reopened=0, losses=0, closed=0)
+    rows = conn.execute(REAP, {"rows": packed((session_id,) for session_id in past)}).all()
+    return leases.settle_released(conn, now, len(past), rows)
