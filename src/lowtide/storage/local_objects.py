@@ -21,7 +21,7 @@ from typing import TypeVar
 from lowtide import faults
 from lowtide.domain.errors import ObjectDamaged, ObjectExists, ObjectMissing, StorageError, StoreFull
 from lowtide.faults import FaultError
-from lowtide.ports.objects import StoredObject
+from lowtide.ports.objects import ObjectRange, StoredObject
 
 _T = TypeVar("_T")
 
@@ -55,6 +55,10 @@ class LocalObjects:
     async def read(self, key: str, offset: int, length: int) -> bytes:
         target = self._path(key)
         return await asyncio.to_thread(_translating, lambda: _read(target, key, offset, length))
+
+    async def read_many(self, ranges: Sequence[ObjectRange]) -> Sequence[bytes]:
+        wanted = [(self._path(one.key), one.key, one.offset, one.length) for one in ranges]
+        return await asyncio.to_thread(_translating, lambda: [_read(*one) for one in wanted])
 
     async def delete(self, key: str) -> None:
         target = self._path(key)
