@@ -51,6 +51,7 @@ _TAIL = """
 | `LOWTIDE_CONFIG` | the file to read, as `--config` |
 | `LOWTIDE_FAULTS` | arms fault points, for tests: see [fault points](fault-points.md) |
 | `LOWTIDE_FAULT_HANG_S` | how long an armed hang lasts, in seconds |
+| `LOWTIDE_FAULTS_TAKEN` | the file in which fault points note that they were set off |
 """
 
 

@@ -7,7 +7,6 @@ import typer
 
 from lowtide.domain.errors import SettingsError
 from lowtide.simulate import faults
-from lowtide.simulate.run import serve
 from lowtide.simulate.settings import EngineSettings, ServerSettings
 
 _MARKS = (faults.__doc__ or "").replace("\n\n", "\n\n\b\n")
@@ -42,6 +41,8 @@ def simulate(  # noqa: PLR0913  # each argument is an option of the command
     Every reply says that it is simulated. Tools are called with inputs that fit their schemas; prompts that ask for
     JSON and show an object get such an object.
     """
+    from lowtide.simulate.run import serve  # noqa: PLC0415 the server is loaded when the command runs
+
     try:
         settings = ServerSettings(
             engine=EngineSettings(
