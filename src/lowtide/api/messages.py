@@ -20,7 +20,7 @@ from lowtide.ports.upstream import ReplyStream, Upstream, UpstreamError, Upstrea
 
 REPLY_TIMEOUT_S = 600.0
 _ERROR_BYTES_MAX = 1024 * 1024
-_PASSED = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry"})
+_PASSED = frozenset({"content-type", "content-encoding", "retry-after", "retry-after-ms", "x-should-retry"})
 _PASSED_PREFIX = "anthropic-ratelimit-"
 _decode_text = msgspec.json.Decoder(str).decode
 
@@ -99,7 +99,10 @@ class Forwarded:
         return await self._open_at(self.upstreams[-1])
 
     async def _open_at(self, upstream: Upstream) -> ReplyStream:
-        body = upstream.prepare(self.body, self.model)
+        try:
+            body = upstream.prepare(self.body, self.model)
+        except NoSuchMember as error:
+            raise InvalidRequest("model: this key must be written without escapes") from error
         return await upstream.open(self.path, body, self.headers, REPLY_TIMEOUT_S)
 
 
