@@ -306,7 +306,10 @@ class MetadataStore(Protocol):
         ...
 
     async def find_creation(self, workspace: str, creation: Creation) -> Batch | None:
-        """Return the batch that this create is a retry of, without writing; raises KeyReused as `create_batch`."""
+        """Return the batch that this create is a retry of, noting that this retry found it; raises KeyReused.
+
+        Writes nothing when there is none.
+        """
         ...
 
     async def create_batch(self, batch: NewBatch, chunks: Sequence[NewChunk]) -> Created:
@@ -369,7 +372,10 @@ class MetadataStore(Protocol):
         ...
 
     async def claim(self, session: str, chunks: Sequence[int]) -> Sequence[Claimed]:
-        """Lease those of `chunks` that are still open and whose batch is in progress. Raises SessionPast."""
+        """Lease those of `chunks` that are still open and whose batch is in progress. Raises SessionPast.
+
+        Those that the session holds already are returned as they are: a claim whose answer was lost is repeated.
+        """
         ...
 
     async def give_back(self, session: str, chunks: Sequence[Returned]) -> None:

@@ -61,7 +61,6 @@ RECORD: ReturningUpdate[Any] = (
         tries=case((_parts.c.tries != "", _parts.c.tries), else_=chunk.c.tries),
         state=case((_closes, CLOSED), else_=LEASED),
         session=case((_closes, None), else_=chunk.c.session),
-        claimed_us=case((_closes, None), else_=chunk.c.claimed_us),
         closing=case((_complete, None), else_=_parts.c.closing),
         closing_error=case((_complete, None), else_=_parts.c.closing_error),
         **{name: chunk.c[name] + _parts.c[name] for name in ("succeeded", "errored", *USAGE)},

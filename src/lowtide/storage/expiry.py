@@ -41,7 +41,6 @@ FENCE = (
         state=CLOSED,
         attempt=chunk.c.attempt + 1,
         session=null(),
-        claimed_us=null(),
         closing=case((batch.c.state == CANCELING, Outcome.CANCELED.value), else_=Outcome.EXPIRED.value),
     )
     .where(chunk.c.batch_key == bindparam("of_batch"), chunk.c.state != CLOSED, batch.c.key == chunk.c.batch_key)

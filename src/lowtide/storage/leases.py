@@ -63,24 +63,22 @@ OPEN_CHUNKS = _open_chunks.where(~_suspect)
 OPEN_SUSPECTS = _open_chunks.where(_suspect)
 
 _wanted = records(("chunk", BigInteger()))
-CLAIM: ReturningUpdate[Any] = (
+CLAIM = (
     update(chunk)
     .values(
         state=LEASED,
         session=bindparam("by_session"),
-        claimed_us=bindparam("now_us"),
         attempt=chunk.c.attempt + 1,
         progressed=false(),
     )
     .where(chunk.c.key == _wanted.c.chunk, chunk.c.state == OPEN)
     .where(batch.c.key == chunk.c.batch_key, batch.c.state == IN_PROGRESS)
-    .returning(chunk.c.key)
 )
-_claimed = records(("chunk", BigInteger()))
 CLAIMED = (
     select(chunk, batch.c.id.label("batch_id"), batch.c.workspace, batch.c.headers, batch.c.request_key)
     .add_columns(batch.c.expires_us)
-    .where(chunk.c.key == _claimed.c.chunk, batch.c.key == chunk.c.batch_key)
+    .where(chunk.c.key == _wanted.c.chunk, chunk.c.session == bindparam("by_session"))
+    .where(batch.c.key == chunk.c.batch_key)
     .order_by(chunk.c.key)
 )
 
@@ -98,7 +96,6 @@ def released(counts: ColumnElement[bool]) -> dict[str, ColumnElement[Any]]:
         "state": case((batch.c.state == CANCELING, CLOSED), else_=OPEN),
         "closing": case((batch.c.state == CANCELING, Outcome.CANCELED.value), else_=null()),
         "session": null(),
-        "claimed_us": null(),
         "losses": chunk.c.losses + case((and_(lost, ~_suspect), 1), else_=0),
         "condemned": case(
             (and_(lost, _suspect), chunk.c.condemned.bitwise_or(free.bitwise_and(-free))), else_=chunk.c.condemned
@@ -140,12 +137,14 @@ def open_chunks(conn: Connection, batch_key: int, after: int, limit: int, *, sus
     return [OpenChunk(row.key, row.batch_key, row.group, row.model, row.outstanding, row.losses) for row in rows]
 
 
-def claim(conn: Connection, now: Moment, session_id: str, keys: Sequence[int]) -> Sequence[Claimed]:
-    """Lease the open ones of these chunks; the session is known to live."""
-    values = {"rows": packed((key,) for key in sorted(set(keys))), "by_session": session_id, "now_us": now.lease_us}
-    taken = conn.execute(CLAIM, values).scalars().all()
-    rows = conn.execute(CLAIMED, {"rows": packed((key,) for key in taken)})
-    return [_to_claimed(row) for row in rows]
+def claim(conn: Connection, session_id: str, keys: Sequence[int]) -> Sequence[Claimed]:
+    """Lease the open ones of these chunks; the session is known to live.
+
+    Returns with them those that the session holds already: a claim whose answer was lost is repeated as it was.
+    """
+    values = {"rows": packed((key,) for key in sorted(set(keys))), "by_session": session_id}
+    conn.execute(CLAIM, values)
+    return [_to_claimed(row) for row in conn.execute(CLAIMED, values)]
 
 
 def give_back(conn: Connection, now: Moment, session_id: str, chunks: Sequence[Returned]) -> None:

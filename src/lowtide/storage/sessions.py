@@ -29,9 +29,9 @@ RENEW = (
     update(session)
     .values(until_us=bindparam("now_us", type_=BigInteger) + session.c.lease_us)
     .where(_lives)
-    .returning(session.c.lease_us)
+    .returning(session.c.id)
 )
-HELD = select(chunk.c.key, chunk.c.batch_key, chunk.c.claimed_us, batch.c.state).where(
+HELD = select(chunk.c.key, chunk.c.batch_key, batch.c.state).where(
     chunk.c.session == bindparam("of_session"), batch.c.key == chunk.c.batch_key
 )
 DROP_SESSION = delete(session).where(session.c.id == bindparam("of_session"))
@@ -49,13 +49,6 @@ RELEASE: ReturningUpdate[Any] = (
     update(chunk).values(**leases.released(false())).where(_leased_by_past).returning(*_outcome)
 )
 REAP: ReturningUpdate[Any] = update(chunk).values(**leases.released(true())).where(_leased_by_past).returning(*_outcome)
-_strays = records(("chunk", BigInteger()))
-RELEASE_STRAYS: ReturningUpdate[Any] = (
-    update(chunk)
-    .values(**leases.released(false()))
-    .where(chunk.c.key == _strays.c.chunk, chunk.c.state == LEASED, batch.c.key == chunk.c.batch_key)
-    .returning(*_outcome)
-)
 
 
 def open_session(conn: Connection, now: Moment, session_id: str, worker: str, lease_s: float) -> Session:
@@ -72,27 +65,17 @@ def claim(conn: Connection, now: Moment, session_id: str, keys: Sequence[int]) -
     values = {"of_session": session_id, "now_boot": now.boot, "now_us": now.lease_us}
     if conn.execute(FIND_LIVE, values).first() is None:
         raise SessionPast(f"session {session_id} is past")
-    return leases.claim(conn, now, session_id, keys)
+    return leases.claim(conn, session_id, keys)
 
 
 def heartbeat(conn: Connection, now: Moment, session_id: str, held: Sequence[int]) -> Pulse:
-    """Renew a session and compare what it believes it holds with what it has.
-
-    A chunk that it has held for a whole lease without knowing is one whose claim's answer was lost: it is reopened.
-    A younger one may be in an answer that is on its way.
-    """
+    """Renew a session, and compare what it believes it holds with what it has."""
     values = {"of_session": session_id, "now_boot": now.boot, "now_us": now.lease_us}
-    lease_us = conn.execute(RENEW, values).scalar_one_or_none()
-    if lease_us is None:
+    if conn.execute(RENEW, values).first() is None:
         raise SessionPast(f"session {session_id} is past")
     rows = conn.execute(HELD, {"of_session": session_id}).all()
-    believed = frozenset(held)
-    strays = [it.key for it in rows if it.key not in believed and it.claimed_us + lease_us <= now.lease_us]
-    if strays:
-        released = conn.execute(RELEASE_STRAYS, {"rows": packed((key,) for key in strays)}).all()
-        leases.settle_released(conn, now, 0, released)
-    canceling = frozenset(it.batch_key for it in rows if it.state == "canceling")
-    return Pulse(lost=believed - {it.key for it in rows}, canceling=canceling)
+    canceling = frozenset(row.batch_key for row in rows if row.state == "canceling")
+    return Pulse(lost=frozenset(held) - {row.key for row in rows}, canceling=canceling)
 
 
 def end_session(conn: Connection, now: Moment, session_id: str) -> None:

@@ -141,7 +141,6 @@ chunk = Table(
     Column("size", Integer, nullable=False),
     Column("state", String(16), nullable=False, server_default="open"),
     Column("session", String(40)),
-    Column("claimed_us", BigInteger),
     Column("attempt", BigInteger, nullable=False, server_default="0"),
     Column("progressed", Boolean, nullable=False, server_default=false()),
     Column("resolved", BigInteger, nullable=False, server_default="0"),
@@ -161,7 +160,6 @@ chunk = Table(
         "(state = 'closed') = (succeeded + errored = size OR closing IS NOT NULL)", name="closed_has_no_outstanding"
     ),
     CheckConstraint("(state = 'leased') = (session IS NOT NULL)", name="leased_has_session"),
-    CheckConstraint("(session IS NULL) = (claimed_us IS NULL)", name="claimed_has_time"),
     CheckConstraint("closing IN ('errored', 'canceled', 'expired')", name="closing"),
     CheckConstraint(
         "(closing_error IS NOT NULL) = (closing IS NOT NULL AND closing = 'errored')", name="errored_has_error"
@@ -172,7 +170,7 @@ chunk = Table(
     ),
     sqlite_autoincrement=True,
 )
-"""`tries` holds one byte per request as two hex digits; `claimed_us` is on the store's lease clock."""
+"""`tries` holds one byte per request as two hex digits."""
 
 Index("ix_chunk_batch", chunk.c.batch_key, chunk.c.key)
 _partial_index("ix_chunk_live", chunk.c.state != CLOSED, chunk.c.batch_key, chunk.c.state, chunk.c.key, chunk.c.losses)

@@ -188,7 +188,6 @@ def upgrade() -> None:
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=16), server_default="open", nullable=False),
         sa.Column("session", sa.String(length=40), nullable=True),
-        sa.Column("claimed_us", sa.BigInteger(), nullable=True),
         sa.Column("attempt", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("progressed", sa.Boolean(), server_default=sa.text("0"), nullable=False),
         sa.Column("resolved", sa.BigInteger(), server_default="0", nullable=False),
@@ -214,7 +213,6 @@ def upgrade() -> None:
         sa.CheckConstraint("(state = 'leased') = (session IS NOT NULL)", name=op.f("ck_chunk_leased_has_session")),
         sa.CheckConstraint("closing IN ('errored', 'canceled', 'expired')", name=op.f("ck_chunk_closing")),
         sa.CheckConstraint("state IN ('open', 'leased', 'closed')", name=op.f("ck_chunk_state")),
-        sa.CheckConstraint("(session IS NULL) = (claimed_us IS NULL)", name=op.f("ck_chunk_claimed_has_time")),
         sa.CheckConstraint(
             "condemned >= 0 AND condemned < (CAST(1 AS BIGINT) << size)", name=op.f("ck_chunk_condemned")
         ),
