@@ -57,12 +57,6 @@ class LocalObjects:
         return await asyncio.to_thread(_translating, lambda: _read(target, key, offset, length))
 
     async def read_many(self, ranges: Sequence[ObjectRange]) -> Sequence[bytes]:
-        wanted = [(self._path(each.key), each) for each in ranges]
-        return await asyncio.to_thread(
-            _translating, lambda: [_read(target, each.key, each.offset, each.length) for target, each in wanted]
-        )
-
-    async def read_many(self, ranges: Sequence[ObjectRange]) -> Sequence[bytes]:
         wanted = [(self._path(one.key), one.key, one.offset, one.length) for one in ranges]
         return await asyncio.to_thread(_translating, lambda: [_read(*one) for one in wanted])
 
