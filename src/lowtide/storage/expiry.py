@@ -17,8 +17,8 @@ from lowtide.storage.tables import CANCELING, CLOSED, ENDED, OPEN, batch, chunk
 
 FIND_CANCELED_CHUNKS = (
     select(chunk.c.key)
-    .join(batch, batch.c.key == chunk.c.batch_key)
-    .where(batch.c.state == CANCELING, chunk.c.state == OPEN, chunk.c.state != CLOSED)
+    .where(chunk.c.batch_key.in_(select(batch.c.key).where(batch.c.state == CANCELING)))
+    .where(chunk.c.state == OPEN, chunk.c.state != CLOSED)
     .limit(bindparam("rows"))
 )
 _canceled = records(("chunk", BigInteger()))

@@ -77,7 +77,7 @@ CLAIM = (
 CLAIMED = (
     select(chunk, batch.c.id.label("batch_id"), batch.c.workspace, batch.c.headers, batch.c.request_key)
     .add_columns(batch.c.expires_us)
-    .where(chunk.c.key == _wanted.c.chunk, chunk.c.session == bindparam("by_session"))
+    .where(chunk.c.key.in_(select(_wanted.c.chunk)), chunk.c.session == bindparam("by_session"))
     .where(batch.c.key == chunk.c.batch_key)
     .order_by(chunk.c.key)
 )
@@ -108,10 +108,11 @@ GIVE_BACK: ReturningUpdate[Any] = (
     update(chunk)
     .values(tries=case((_returned.c.tries != "", _returned.c.tries), else_=chunk.c.tries), **released(_returned.c.lost))
     .where(chunk.c.key == _returned.c.chunk, chunk.c.attempt == _returned.c.attempt)
-    .where(chunk.c.state == LEASED, chunk.c.session == bindparam("by_session"))
+    .where(chunk.c.state == LEASED, func.coalesce(chunk.c.session, "") == bindparam("by_session"))
     .where(batch.c.key == chunk.c.batch_key)
     .returning(chunk.c.batch_key, chunk.c.state, chunk.c.progressed)
 )
+"""`coalesce` keeps SQLite from walking all that the session holds for each row that is given back."""
 
 
 def backlogs(conn: Connection) -> Sequence[Backlog]:
