@@ -8,7 +8,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import uvloop
-from lowtide.storage.local_objects import LocalObjects
 
 from lowtide.api.app import create_app
 from lowtide.api.services import Services
@@ -32,6 +31,7 @@ from lowtide.intake.create import Intake
 from lowtide.ports.metadata import Batch, Claimed, Session
 from lowtide.ports.upstream import Upstream
 from lowtide.results.reader import Results
+from lowtide.storage.local_objects import LocalObjects
 from lowtide.storage.sqlite import SqliteStore
 from lowtide.upkeep.loops import Upkeep, UpkeepIntervals
 from support.batches import Outcomes, TurnedClock, segment
@@ -115,9 +115,16 @@ class Served:
 
     # -- as a client
     def call(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str | None] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str | None] | None = None,
     ) -> Answer:
-        """Make one call on a connection of its own; a header of None leaves a default one out."""
+        """Make one call on a connection of its own; a header of None leaves a default one out.
+
+        A body in pieces is sent chunked.
+        """
         wanted = {name: value for name, value in {**HEADERS, **(headers or {})}.items() if value is not None}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
