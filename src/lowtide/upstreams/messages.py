@@ -17,12 +17,12 @@ from lowtide.upstreams.listing import read_models
 from lowtide.upstreams.multi import Multi
 from lowtide.upstreams.request_headers import RequestHeaders
 from lowtide.upstreams.stream import Stream
-from lowtide.upstreams.transfer import ReplyHeaders, Transfer, error_of
+from lowtide.upstreams.transfer import ReplyHeaders, Transfer, error_of, overdue
 
 _LISTING_TIMEOUT_S = 30.0
 _LISTING_PAGES_MAX = 50
-_STREAMS_KEPT = 64
-"""Connections kept for interactive calls, beside those of batches."""
+_TICK_S = 0.1
+"""How often deadlines are looked at. libcurl's own cost a tenth of a request's time, since each is a timer."""
 
 
 class MessagesUpstream:
@@ -35,6 +35,7 @@ class MessagesUpstream:
         self._free: list[Transfer] = []
         self._running: dict[pycurl.Curl, Transfer | Stream] = {}
         self._multi: Multi | None = None
+        self._tick: asyncio.TimerHandle | None = None
 
     @property
     def name(self) -> str:
@@ -60,87 +61,99 @@ class MessagesUpstream:
     async def send(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
         lines = self._headers.lines(headers)
         transfer = self._free.pop() if self._free else self._new_transfer()
-        curl = transfer.curl
         if transfer.header_list is not lines:
-            curl.setopt(pycurl.HTTPHEADER, lines)
+            transfer.curl.setopt(pycurl.HTTPHEADER, lines)
             transfer.header_list = lines
-        curl.setopt(pycurl.POSTFIELDS, body)
-        return await self._run(transfer, timeout_s)
+        transfer.curl.setopt(pycurl.POSTFIELDS, body)
+        try:
+            return await self._run(transfer, timeout_s)
+        finally:
+            if not transfer.lane.multi.closed:
+                transfer.reset()
+                self._free.append(transfer)
 
     async def open(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Stream:
-        multi = self._ensure_multi()
-        stream = Stream(self._config, multi, self._running.pop)
+        multi = self._multi or self._begin()
+        stream = Stream(self._config, multi, self._running)
         stream.prepare(f"{self._config.base_url}{path}", body, self._headers.lines(headers), timeout_s)
-        self._running[stream.curl] = stream
         await stream.start()
         return stream
 
     async def models(self) -> Sequence[Model]:
         found: list[Model] = []
-        after = ""
+        query = "?limit=1000"
         for _ in range(_LISTING_PAGES_MAX):
-            page = read_models(await self._get(f"/v1/models?limit=1000{after}"))
+            page = read_models(await self._get(f"/v1/models{query}"))
             found += page.models
             if page.after is None:
                 break
-            after = f"&after_id={page.after}"
+            query = f"?limit=1000&after_id={page.after}"
         return found
 
     async def close(self) -> None:
         """End every call under way as broken, and close the connections."""
         if self._multi is None:
             return
-        for curl in list(self._running):
-            self._multi.stop(curl)
+        for curl, running in list(self._running.items()):
+            self._multi.stop(running.lane, curl)
             self._finish(curl, UpstreamBroke("the upstream's driver was closed"))
+        if self._tick is not None:
+            self._tick.cancel()
         self._multi.close()
         self._multi = None
-        for transfer in self._free:
-            transfer.curl.close()
         self._free.clear()
 
     async def _get(self, path: str) -> bytes:
-        transfer = Transfer(self._config)
+        multi = self._multi or self._begin()
+        transfer = Transfer(self._config, multi.join())
         transfer.curl.setopt(pycurl.URL, f"{self._config.base_url}{path}")
         transfer.curl.setopt(pycurl.HTTPHEADER, self._headers.lines({}))
-        reply = await self._run(transfer, _LISTING_TIMEOUT_S, keep=False)
+        try:
+            reply = await self._run(transfer, _LISTING_TIMEOUT_S)
+        finally:
+            transfer.lane.members -= 1
         if reply.status != 200:
             raise UpstreamError(f"the upstream answered its list of models with HTTP status {reply.status}")
         return reply.body
 
-    async def _run(self, transfer: Transfer, timeout_s: float, *, keep: bool = True) -> Reply:
+    async def _run(self, transfer: Transfer, timeout_s: float) -> Reply:
         """Run a prepared transfer to its end. Cancelling it closes its connection."""
-        multi = self._multi or self._ensure_multi()
-        curl = transfer.curl
-        timeout_ms = max(1, int(timeout_s * 1000))
-        if transfer.timeout_ms != timeout_ms:
-            curl.setopt(pycurl.TIMEOUT_MS, timeout_ms)
-            transfer.timeout_ms = timeout_ms
+        multi = self._multi or self._begin()
+        now = multi.loop.time()
+        transfer.deadline = now + timeout_s
+        transfer.connect_by = now + self._config.connect_timeout_s
         future: asyncio.Future[Reply] = multi.loop.create_future()
         transfer.future = future
-        self._running[curl] = transfer
-        multi.start(curl)
+        self._running[transfer.curl] = transfer
+        multi.start(transfer.lane, transfer.curl)
         try:
             return await future
         except asyncio.CancelledError:
-            if self._running.pop(curl, None) is not None:
-                multi.stop(curl)
+            if self._running.pop(transfer.curl, None) is not None:
+                multi.stop(transfer.lane, transfer.curl)
             raise
-        finally:
-            transfer.begin()
-            if keep:
-                self._free.append(transfer)
 
     def _new_transfer(self) -> Transfer:
-        transfer = Transfer(self._config)
+        multi = self._multi or self._begin()
+        transfer = Transfer(self._config, multi.join())
         transfer.curl.setopt(pycurl.URL, self._url)
         transfer.curl.setopt(pycurl.POST, 1)
         return transfer
 
-    def _ensure_multi(self) -> Multi:
-        if self._multi is None:
-            self._multi = Multi(self._done, self._config.in_flight_max + _STREAMS_KEPT)
+    def _begin(self) -> Multi:
+        self._multi = Multi(self._done)
+        self._tick = self._multi.loop.call_later(_TICK_S, self._on_tick, self._multi)
         return self._multi
+
+    def _on_tick(self, multi: Multi) -> None:
+        """End what is overdue, and step every lane: should an edge ever be missed, it costs a moment and no call."""
+        now = multi.loop.time()
+        for curl, running in list(self._running.items()):
+            if isinstance(running, Transfer) and (error := overdue(running, now)) is not None:
+                multi.stop(running.lane, curl)
+                self._finish(curl, error)
+        multi.step_all()
+        self._tick = multi.loop.call_later(_TICK_S, self._on_tick, multi)
 
     def _done(self, curl: pycurl.Curl, code: int, text: str) -> None:
         """Take the end of a transfer from libcurl."""

@@ -1,9 +1,10 @@
 """libcurl's multi interface on an asyncio loop: many transfers at once, without threads and without a task each.
 
-Owns the sockets' readiness and the timer. libcurl tells which sockets it watches; they stand in an epoll of our own, whose
-one descriptor the loop watches. That makes it safe to leave an idle connection's socket in the epoll between two
-requests (the kernel drops what libcurl closes, and no other user of the loop ever meets a stale watcher), which saves
-a system call for each request. Never touches what a transfer carries.
+Owns the sockets' readiness and libcurl's timers; never touches what a transfer carries. Transfers run in lanes: a lane
+is a multi of a few handles that is stepped as a whole whenever one of its sockets has news. All sockets stand, edge
+triggered, in one epoll of ours from the moment they are made; the kernel drops what libcurl closes. So nothing calls back
+into Python for sockets and timers, and a request costs no system call but its own. The lane's size bounds what a
+step wastes on its other transfers. Why not libcurl's socket interface: `docs/decisions/http-client.md`.
 """
 
 import asyncio
@@ -15,101 +16,134 @@ from typing import Final
 import pycurl
 
 Done = Callable[[pycurl.Curl, int, str], None]
-"""Called with the handle, libcurl's error code (0 for success) and its text, once the handle has left the multi."""
+"""Called with the handle, libcurl's error code (0 for success) and its text, once the handle has left its lane."""
 
+LANE_TRANSFERS_MAX: Final = 16
 _EVENTS_MAX: Final = 512
-_ERRORS: Final = select.EPOLLERR | select.EPOLLHUP
-_INTERESTS: Final = {
-    pycurl.POLL_IN: select.EPOLLIN,
-    pycurl.POLL_OUT: select.EPOLLOUT,
-    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
-}
+_WATCHED: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+
+
+class Lane:
+    """A few transfers that are stepped together. Their connections are theirs alone."""
+
+    __slots__ = ("due", "members", "multi", "running", "watch")
+
+    def __init__(self, watch: Callable[[int, "Lane"], None]) -> None:
+        self.multi = pycurl.CurlMulti()
+        self.multi.setopt(pycurl.M_MAXCONNECTS, LANE_TRANSFERS_MAX)
+        self.watch = watch
+        self.members = 0
+        self.running = 0
+        self.due = False
+
+    def on_connect(self, fd: int, _purpose: int) -> int:
+        """Take note of a new socket (`SOCKOPTFUNCTION` of each of the lane's handles)."""
+        self.watch(fd, self)
+        return int(pycurl.SOCKOPT_OK)
 
 
 class Multi:
     """The transfers of one upstream. Belongs to the loop in which it was made."""
 
-    def __init__(self, done: Done, connections_max: int) -> None:
+    def __init__(self, done: Done) -> None:
         self._done = done
         self.loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
-        self._interests: dict[int, int] = {}
-        """What the epoll was last told to watch each socket for."""
-        self._idle: set[int] = set()
-        """Sockets that libcurl takes no interest in now, still in the epoll unless they were closed since."""
-        self._running = 0
-        self._kick_soon: asyncio.Handle | None = None
+        self._lanes: list[Lane] = []
+        self._lane_of: dict[int, Lane] = {}
+        self._due: list[Lane] = []
+        self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, connections_max)
         self.loop.add_reader(self._epoll.fileno(), self._on_events)
 
-    def start(self, curl: pycurl.Curl) -> None:
-        """Begin a transfer."""
-        self._multi.add_handle(curl)
-        self._running += 1
+    def join(self) -> Lane:
+        """Return a lane with room for one more handle, which is its member until it leaves."""
+        lane = next((lane for lane in self._lanes if lane.members < LANE_TRANSFERS_MAX), None)
+        if lane is None:
+            lane = Lane(self._watch)
+            self._lanes.append(lane)
+        lane.members += 1
+        return lane
 
-    def stop(self, curl: pycurl.Curl) -> None:
+    def start(self, lane: Lane, curl: pycurl.Curl) -> None:
+        """Begin the transfer of a member."""
+        lane.multi.add_handle(curl)
+        lane.running += 1
+        self.step_soon(lane)
+
+    def stop(self, lane: Lane, curl: pycurl.Curl) -> None:
         """Give a transfer up; its connection is closed, and `done` is not called for it."""
-        self._multi.remove_handle(curl)
-        self._running -= 1
+        lane.multi.remove_handle(curl)
+        lane.running -= 1
+
+    def step_soon(self, lane: Lane) -> None:
+        """Step a lane in the loop's next turn, once for all that is begun or resumed in this one."""
+        if not lane.due:
+            lane.due = True
+            self._due.append(lane)
+        if self._soon is None:
+            self._soon = self.loop.call_soon(self._step)
+
+    def step_all(self) -> None:
+        """Step every lane that has work, whatever the sockets say."""
+        for lane in self._lanes:
+            if lane.running:
+                self.step_soon(lane)
 
     def close(self) -> None:
         """Close every connection. No transfer may be under way."""
         self.loop.remove_reader(self._epoll.fileno())
-        for handle in (self._timer, self._kick_soon):
+        for handle in (self._timer, self._soon):
             if handle is not None:
                 handle.cancel()
-        self._multi.close()
+        for lane in self._lanes:
+            lane.multi.close()
         self._epoll.close()
 
-    def _on_socket(self, what: int, fd: int, _multi: pycurl.CurlMulti, _data: object) -> None:
-        interest = _INTERESTS.get(what)
-        if interest is None:
-            self._idle.add(fd)
-            return
-        if fd not in self._idle and self._interests.get(fd) == interest:
-            return
-        # While idle the socket may have been closed and its number given to a new one: the epoll itself knows.
-        try:
-            self._epoll.modify(fd, interest)
-        except FileNotFoundError:
-            self._epoll.register(fd, interest)
-        self._interests[fd] = interest
-        self._idle.discard(fd)
+    def _watch(self, fd: int, lane: Lane) -> None:
+        self._lane_of[fd] = lane
+        with contextlib.suppress(FileExistsError):
+            self._epoll.register(fd, _WATCHED)
 
     def _on_events(self) -> None:
-        act = self._multi.socket_action
-        for fd, events in self._epoll.poll(0, _EVENTS_MAX):
-            if fd in self._idle:
-                self._forget(fd)
-                continue
-            mask = (
-                (pycurl.CSELECT_IN if events & select.EPOLLIN else 0)
-                | (pycurl.CSELECT_OUT if events & select.EPOLLOUT else 0)
-                | (pycurl.CSELECT_ERR if events & _ERRORS else 0)
-            )
-            _, running = act(fd, mask)
-            if running < self._running:
-                self._collect()
+        due, lane_of = self._due, self._lane_of
+        for fd, _ in self._epoll.poll(0, _EVENTS_MAX):
+            lane = lane_of[fd]
+            if not lane.due:
+                lane.due = True
+                due.append(lane)
+        self._step()
 
-    def _forget(self, fd: int) -> None:
-        """Stop watching an idle connection that its server closed: libcurl finds out when it would use it again."""
-        self._interests.pop(fd, None)
-        with contextlib.suppress(OSError):
-            self._epoll.unregister(fd)
+    def _step(self) -> None:
+        """Let libcurl act on every lane that is due, and take what is finished out of it."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        due, self._due = self._due, []
+        for lane in due:
+            lane.due = False
+            _, running = lane.multi.perform()
+            if running < lane.running:
+                self._collect(lane)
+            timeout_ms = lane.multi.timeout()
+            if timeout_ms == 0:
+                self.step_soon(lane)
+            elif timeout_ms > 0:
+                self._arm(timeout_ms / 1000)
 
-    def _on_timer(self, timeout_ms: int) -> None:
-        if timeout_ms == 0:
-            if self._kick_soon is None:
-                self._kick_soon = self.loop.call_soon(self._kick)
-        elif timeout_ms > 0:
-            self._arm(timeout_ms / 1000)
+    def _collect(self, lane: Lane) -> None:
+        queued = 1
+        while queued:
+            queued, succeeded, failed = lane.multi.info_read()
+            for curl in succeeded:
+                self.stop(lane, curl)
+                self._done(curl, 0, "")
+            for curl, code, text in failed:
+                self.stop(lane, curl)
+                self._done(curl, code, text)
 
     def _arm(self, delay_s: float) -> None:
-        """Wake libcurl in `delay_s` at the latest. An earlier timer stays: waking too early does no harm."""
+        """Step all lanes in `delay_s` at the latest. An earlier timer stays: a step too early does no harm."""
         when = self.loop.time() + delay_s
         if self._timer is not None:
             if self._timer.when() <= when:
@@ -119,26 +153,4 @@ class Multi:
 
     def _on_time(self) -> None:
         self._timer = None
-        self._kick()
-        if self._timer is None:
-            remaining_ms = self._multi.timeout()
-            if remaining_ms >= 0:
-                self._arm(max(remaining_ms, 1) / 1000)
-
-    def _kick(self) -> None:
-        self._kick_soon = None
-        _, running = self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        if running < self._running:
-            self._collect()
-
-    def _collect(self) -> None:
-        """Take finished transfers out of the multi and say so."""
-        queued = 1
-        while queued:
-            queued, succeeded, failed = self._multi.info_read()
-            for curl in succeeded:
-                self.stop(curl)
-                self._done(curl, 0, "")
-            for curl, code, text in failed:
-                self.stop(curl)
-                self._done(curl, code, text)
+        self.step_all()

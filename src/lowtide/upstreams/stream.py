@@ -6,14 +6,14 @@ slows the upstream instead of filling memory. Pieces are those of the connection
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pycurl
 
 from lowtide.ports.upstream import UpstreamError
 from lowtide.upstreams.config import UpstreamConfig
 from lowtide.upstreams.multi import Multi
-from lowtide.upstreams.transfer import ReplyHeaders, new_handle
+from lowtide.upstreams.transfer import ReplyHeaders, Transfer, new_handle
 
 HELD_BYTES_MAX = 256 * 1024
 
@@ -21,14 +21,16 @@ HELD_BYTES_MAX = 256 * 1024
 class Stream:
     """Implements `ports.upstream.ReplyStream`."""
 
-    def __init__(self, config: UpstreamConfig, multi: Multi, forget: Callable[[pycurl.Curl, None], object]) -> None:
-        self.curl = new_handle(config)
+    def __init__(self, config: UpstreamConfig, multi: Multi, running: "dict[pycurl.Curl, Transfer | Stream]") -> None:
+        self.lane = multi.join()
+        self.curl = new_handle(config, self.lane)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._write)
         self.curl.setopt(pycurl.HEADERFUNCTION, self._header)
+        self.curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(config.connect_timeout_s * 1000))
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self._multi = multi
-        self._forget = forget
+        self._running = running
         self._lines: list[bytes] = []
         self._pieces: deque[bytes] = deque()
         self._held_bytes = 0
@@ -47,7 +49,8 @@ class Stream:
 
     async def start(self) -> None:
         """Return when the head of the reply is there; raises UpstreamError."""
-        self._multi.start(self.curl)
+        self._running[self.curl] = self
+        self._multi.start(self.lane, self.curl)
         try:
             await self._head
         except asyncio.CancelledError:
@@ -68,24 +71,28 @@ class Stream:
             if self._paused:
                 self._paused = False
                 self.curl.pause(pycurl.PAUSE_CONT)
+                self._multi.step_soon(self.lane)
             await self._news.wait()
 
     async def close(self) -> None:
         if not self._ended:
-            self._forget(self.curl, None)
-            self._multi.stop(self.curl)
-            self._ended = True
-            self._news.set()
+            del self._running[self.curl]
+            self._multi.stop(self.lane, self.curl)
+            self._end(None)
 
     def finish(self, error: UpstreamError | None) -> None:
         """Take the end of the transfer."""
-        self._ended, self._error = True, error
-        self._news.set()
+        self._end(error)
         if not self._head.done():
             if error is None:
                 self._head.set_result(None)
             else:
                 self._head.set_exception(error)
+
+    def _end(self, error: UpstreamError | None) -> None:
+        self.lane.members -= 1
+        self._ended, self._error = True, error
+        self._news.set()
 
     def _header(self, line: bytes) -> None:
         self._lines.append(line)

@@ -21,6 +21,7 @@ from lowtide.ports.upstream import (
     UpstreamUnreachable,
 )
 from lowtide.upstreams.config import UpstreamConfig
+from lowtide.upstreams.multi import Lane
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -65,36 +66,30 @@ class ReplyHeaders(Mapping[str, str]):
 
 
 class Transfer:
-    """A handle for whole replies. `pieces` and `lines` fill while it runs."""
+    """A handle for whole replies, a member of one lane for life. `pieces` and `lines` fill while it runs."""
 
     __slots__ = (
-        "_left",
-        "curl",
-        "future",
-        "header_list",
-        "lines",
-        "pieces",
-        "reply_bytes_max",
-        "timeout_ms",
-        "too_large",
+        *("_left", "_reply_bytes_max", "connect_by", "curl", "deadline", "future", "header_list"),
+        *("lane", "lines", "pieces", "too_large"),
     )
 
-    def __init__(self, config: UpstreamConfig) -> None:
-        self.curl = new_handle(config)
+    def __init__(self, config: UpstreamConfig, lane: Lane) -> None:
+        self.lane = lane
+        self.curl = new_handle(config, lane)
         self.curl.setopt(pycurl.ACCEPT_ENCODING, "gzip, br")
         self.curl.setopt(pycurl.MAXFILESIZE_LARGE, config.reply_bytes_max)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._write)
-        self.reply_bytes_max = config.reply_bytes_max
-        self.timeout_ms = 0
+        self._reply_bytes_max = config.reply_bytes_max
         self.header_list: list[str] | None = None
         self.future: Future[Reply] | None = None
-        self.begin()
+        self.deadline = self.connect_by = 0.0
+        self.reset()
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """Make ready for another reply."""
         self.pieces: list[bytes] = []
         self.lines: list[bytes] = []
-        self._left = self.reply_bytes_max
+        self._left = self._reply_bytes_max
         self.too_large = False
         self.curl.setopt(pycurl.HEADERFUNCTION, self.lines.append)
 
@@ -107,9 +102,10 @@ class Transfer:
         return None
 
 
-def new_handle(config: UpstreamConfig) -> pycurl.Curl:
+def new_handle(config: UpstreamConfig, lane: Lane) -> pycurl.Curl:
     """Return a handle with what every call to this upstream has in common."""
     curl = pycurl.Curl()
+    curl.setopt(pycurl.SOCKOPTFUNCTION, lane.on_connect)
     curl.setopt(pycurl.NOSIGNAL, 1)
     curl.setopt(pycurl.FOLLOWLOCATION, 0)
     curl.setopt(pycurl.PROXY, config.proxy or "")
@@ -118,7 +114,6 @@ def new_handle(config: UpstreamConfig) -> pycurl.Curl:
     curl.setopt(pycurl.TCP_KEEPALIVE, 1)
     curl.setopt(pycurl.TCP_KEEPIDLE, _KEEPALIVE_S)
     curl.setopt(pycurl.TCP_KEEPINTVL, _KEEPALIVE_S)
-    curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(config.connect_timeout_s * 1000))
     if config.base_url.startswith("https:"):
         curl.setopt(pycurl.CAINFO, config.ca_file or _system_ca_file())
     return curl
@@ -144,3 +139,15 @@ def error_of(curl: pycurl.Curl, code: int, text: str, *, too_large: bool) -> Ups
     if code == pycurl.E_OPERATION_TIMEDOUT:
         return UpstreamTimeout("the upstream sent no whole reply in time")
     return UpstreamBroke(f"the upstream's reply broke off: {text}")
+
+
+def overdue(transfer: Transfer, now: float) -> UpstreamError | None:
+    """Return what the loop's time says about a transfer under way; None when it may go on."""
+    if now < transfer.connect_by and now < transfer.deadline:
+        return None
+    if not transfer.curl.getinfo(pycurl.REQUEST_SIZE):
+        return UpstreamUnreachable("the upstream cannot be reached: no connection in time")
+    if now >= transfer.deadline:
+        return UpstreamTimeout("the upstream sent no whole reply in time")
+    transfer.connect_by = transfer.deadline
+    return None
