@@ -98,6 +98,7 @@ class Batches:
         workspace: str = DEFAULT_WORKSPACE,
         window_us: int = DAY_US,
         headers: Mapping[str, str] | None = None,
+        model: str = "m",
     ) -> Batch:
         """Store a batch of `count` requests, named by `custom_id`, in chunks of `chunk_size`.
 
@@ -105,7 +106,7 @@ class Batches:
         """
         upload = new_token()
         key = f"requests/{upload}"
-        chunks, pieces = _planned(chunk_size, [params] * count if isinstance(params, bytes) else list(params))
+        chunks, pieces = _planned(chunk_size, [params] * count if isinstance(params, bytes) else list(params), model)
         self._first |= {(key, chunk.offset): number * chunk_size for number, chunk in enumerate(chunks)}
         await self.store.begin_upload(workspace, upload, key)
         await self.objects.put(key, pieces)
@@ -233,7 +234,7 @@ def _part(one: Outcomes, offset: int, length: int) -> Part:
     )
 
 
-def _planned(chunk_size: int, params: Sequence[bytes]) -> tuple[list[NewChunk], list[bytes]]:
+def _planned(chunk_size: int, params: Sequence[bytes], model: str) -> tuple[list[NewChunk], list[bytes]]:
     chunks: list[NewChunk] = []
     pieces: list[bytes] = []
     offset = 0
@@ -244,7 +245,7 @@ def _planned(chunk_size: int, params: Sequence[bytes]) -> tuple[list[NewChunk], 
         names = [custom_id(index) for index in range(start, start + size)]
         head = encode_head(names, list(range(start, start + size)), list(map(len, texts)), checksum(body))
         length = len(head) + len(body)
-        chunks.append(NewChunk(0, "m", offset, length, len(head), checksum(head), size))
+        chunks.append(NewChunk(0, model, offset, length, len(head), checksum(head), size))
         pieces += [head, body]
         offset += length
     return chunks, pieces

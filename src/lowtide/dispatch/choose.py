@@ -16,6 +16,8 @@ from lowtide.ports.metadata import Backlog, MetadataStore, OpenChunk
 PAGE = 512
 PAGES_MAX = 8
 """How far into a batch one choice looks for chunks that can go somewhere now."""
+COMPETITORS_MAX = 8
+"""How many batches share one choice; the others come next."""
 
 
 @dataclass
@@ -65,15 +67,14 @@ class Chooser:
         """
         self._workspaces.enter([backlog.workspace for backlog in backlogs])
         self._batches.enter([backlog.batch_id for backlog in backlogs])
-        candidates = [
-            _Candidates(backlog, iter(await self._going(backlog, want, goes)))
-            for backlog in self._in_order(backlogs, rate, now_us)
-        ]
+        candidates: list[_Candidates] = []
+        for backlog in sorted(backlogs, key=lambda each: self._rank(each, rate, now_us)):
+            going = await self._going(backlog, want, goes)
+            if going:
+                candidates.append(_Candidates(backlog, iter(going)))
+            if len(candidates) == COMPETITORS_MAX:
+                break
         return self._allot(candidates, want, rate, now_us)
-
-    def _in_order(self, backlogs: Sequence[Backlog], rate: float, now_us: int) -> list[Backlog]:
-        ranked = sorted(backlogs, key=lambda each: self._rank(each, rate, now_us))
-        return ranked[:PAGES_MAX]
 
     def _rank(self, backlog: Backlog, rate: float, now_us: int) -> tuple[float, ...]:
         if _urgent(backlog, rate, now_us):
