@@ -132,7 +132,7 @@ class Supervisor:
             start_new_session=True,
         )
         assert process.stdin is not None
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, RuntimeError):  # killed before it read them; uvloop raises the latter
             process.stdin.write(Orders(name=name, settings=self.settings, listener=role.listener).line())
             await process.stdin.drain()
         _log.info("child.started", kind=role.kind, name=name, pid=process.pid)
