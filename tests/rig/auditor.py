@@ -103,8 +103,8 @@ class Audit:
             return
         found = list(lines(results))
         ids = Counter(line["custom_id"] for line in found)
-        if ids != Counter(promise.kinds):
-            missing, extra = Counter(promise.kinds) - ids, ids - Counter(promise.kinds)
+        if ids != Counter(promise.kinds.keys()):
+            missing, extra = Counter(promise.kinds.keys()) - ids, ids - Counter(promise.kinds.keys())
             findings.blame("n-in-n-out", f"{batch_id}: {len(missing)} missing, {len(extra)} extra or doubled results")
         outcomes = Counter(line["result"]["type"] for line in found)
         counts = batch["request_counts"]

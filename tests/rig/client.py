@@ -150,6 +150,12 @@ class Client:
         self.counts["ended"] += 1
         del self.open[number]
 
+    def wait_for_made(self, count: int, timeout_s: float) -> None:
+        """Wait until at least `count` batches were accepted."""
+        deadline = time.monotonic() + timeout_s
+        while len(self.made) < count and time.monotonic() < deadline:
+            self.give_up.wait(PAUSE_S)
+
     def wait_for_all(self, timeout_s: float) -> bool:
         """Wait until every accepted batch has ended; return whether it came to that."""
         deadline = time.monotonic() + timeout_s

@@ -29,7 +29,7 @@ from tests.rig.watch import Watch, percentile
 
 KILL_WEIGHTS = {"extra worker": 8, "worker": 3, "api": 3, "serve": 3, "splitter": 2}
 PAUSE_WEIGHTS = {"extra worker": 6, "worker": 3, "api": 1}
-SETTLE_S = 180.0
+SETTLE_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Plan:
     extra_workers: int = 3
     lease_s: float = 2.0
     sizes: tuple[int, int] = (1, 120)
+    batches: int = 6
+    """At least so many batches are made, however short the run."""
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Chaos:
         if killed and held:
             self.watch.after_kill(held)
         if killed and kind in {"serve", "api"}:
+            self.server.keep()
             threading.Thread(target=self._time_ready, daemon=True).start()
         return killed
 
@@ -209,6 +212,7 @@ def run(plan: Plan, folder: Path) -> Report:
             thread.start()
         try:
             chaos.run()
+            client.wait_for_made(plan.batches, SETTLE_S)
         finally:
             client.stop.set()
         for thread in threads:
