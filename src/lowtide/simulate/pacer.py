@@ -17,6 +17,7 @@ class Pacer:
         self.engine = engine
         self._speed = speed
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def submit(self, sequence: Sequence) -> None:
         now_ns = self._now_ns()
@@ -49,9 +50,10 @@ class Pacer:
         loop = asyncio.get_running_loop()
         due = loop.time() + max(0, at_ns - self._now_ns()) / self._speed / 1e9
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._due <= due:
                 return  # it rings early and arms itself again
             self._timer.cancel()
+        self._due = due
         self._timer = loop.call_at(due, self._ring)
 
     def _ring(self) -> None:

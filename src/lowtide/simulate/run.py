@@ -38,6 +38,7 @@ def serve(settings: ServerSettings, host: str, port: int, *, anywhere: bool) -> 
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         headers=[("server", "lowtide-simulate"), ("x-lowtide-simulated", "true")],
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
