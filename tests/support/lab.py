@@ -5,10 +5,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lowtide.ports.clock import Clock
 from lowtide.storage.local_objects import LocalObjects
 from lowtide.storage.sqlite import SqliteStore
-
-from lowtide.ports.clock import Clock
 from support.batches import Batches, TurnedClock
 
 

@@ -236,7 +236,7 @@ class Returned:
 class StoredBlock:
     """A block of a batch's results. `pieces` are the ranges to send, relative to the block.
 
-    They are the whole block unless the commit refused a part in it.
+    They are the whole block unless the commit refused a part in it. `lines` counts those of the whole block.
     """
 
     segment: int
@@ -245,6 +245,7 @@ class StoredBlock:
     length: int
     checksum: int
     pieces: Sequence[tuple[int, int]]
+    lines: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ async def pages(store: MetadataStore, batch: Batch, first: Sequence[StoredBlock]
 
 def sent_length(block: StoredBlock) -> int:
     """Return how many bytes of the results this block gives."""
+    if len(block.pieces) == 1:
+        return block.pieces[0][1]
     return sum(length for _, length in block.pieces)
 
 
@@ -41,7 +43,7 @@ async def block_steps(
     blocks: AsyncGenerator[StoredBlock, None], objects: ObjectStore, start: int, end: int | None
 ) -> AsyncGenerator[Step, None]:
     """Yield the steps that hold bytes from `start` to `end`, small blocks together; then an empty one at their end."""
-    at = group_at = 0
+    at = group_at = group_bytes = 0
     group: list[StoredBlock] = []
     async with aclosing(blocks):
         async for block in blocks:
@@ -49,21 +51,17 @@ async def block_steps(
                 break
             length = sent_length(block)
             if length and at + length > start:
-                if _is_full(group, block):
+                if len(group) == _STEP_BLOCKS_MAX or (group and group_bytes + block.length > _STEP_BYTES_MAX):
                     yield Step(group_at, partial(_read, objects, group))
-                    group = []
+                    group, group_bytes = [], 0
                 if not group:
                     group_at = at
                 group.append(block)
+                group_bytes += block.length
             at += length
     if group:
         yield Step(group_at, partial(_read, objects, group))
     yield Step(at, _nothing)
-
-
-def _is_full(group: Sequence[StoredBlock], following: StoredBlock) -> bool:
-    length = sum(block.length for block in group) + following.length
-    return len(group) == _STEP_BLOCKS_MAX or (bool(group) and length > _STEP_BYTES_MAX)
 
 
 async def _nothing() -> Stretch:
@@ -73,22 +71,17 @@ async def _nothing() -> Stretch:
 async def _read(objects: ObjectStore, blocks: Sequence[StoredBlock]) -> Stretch:
     """Read blocks, prove each one, and join what of them is sent."""
     found = await fetch(objects, [ObjectRange(block.key, block.offset, block.length) for block in blocks])
-    pieces = []
+    pieces: list[memoryview] = []
+    lines = 0
     for block, view in zip(blocks, found, strict=True):
         if checksum(view) != block.checksum:
             message = f"the block at {block.offset} of {block.key} does not match its checksum"
             raise ObjectDamaged(message)
-        pieces += [view[start : start + length] for start, length in block.pieces]
-    data = b"".join(pieces)
-    return Stretch(data, _count_lines(data))
-
-
-def _count_lines(data: bytes) -> int:
-    """Count line feeds; on lines of hundreds of bytes this is several times as fast as bytes.count."""
-    lines = -1
-    found = -1
-    while True:
-        lines += 1
-        found = data.find(b"\n", found + 1)
-        if found < 0:
-            return lines
+        if sent_length(block) == block.length:
+            pieces.append(view)
+            lines += block.lines
+        else:
+            sent = [view[start : start + length] for start, length in block.pieces]
+            pieces += sent
+            lines += sum(bytes(piece).count(b"\n") for piece in sent)
+    return Stretch(b"".join(pieces), lines)

@@ -80,7 +80,7 @@ def _readable(conn: Connection, workspace: str, batch_id: str) -> int:
 
 def _to_block(conn: Connection, row: Row[Any]) -> StoredBlock:
     pieces = _accepted_pieces(conn, row) if row.refused else ((0, row.length),)
-    return StoredBlock(row.segment, row.object_key, row.offset, row.length, row.checksum, pieces)
+    return StoredBlock(row.segment, row.object_key, row.offset, row.length, row.checksum, pieces, row.lines)
 
 
 def _accepted_pieces(conn: Connection, row: Row[Any]) -> Sequence[tuple[int, int]]:
