@@ -35,8 +35,8 @@ def serve(tmp_path: Path, upstream: Upstream) -> Iterator[Serve]:
     yield start
     upstream.let_go.set()
     for served in started:
-        if served.process.poll() is None:
-            served.process.kill()
+        served.process.kill()
         served.process.wait()
+    for served in started:
         for pid in [*served.pids("api"), *served.pids("worker")]:
             until(lambda pid=pid: gone(pid))

@@ -21,7 +21,7 @@ def run_worker(flags: Mapping[str, Any], config: Path | None) -> int:
     """Run `lowtide worker`; returns the status to exit with. Raises SettingsError."""
     settings = load(flags, config)
     from lowtide.app.directory import prepare  # noqa: PLC0415 likewise
-    from lowtide.app.serve import check_upstreams  # noqa: PLC0415 likewise
+    from lowtide.app.serve import check_upstreams, worker_banner  # noqa: PLC0415 likewise
     from lowtide.app.worker_process import main  # noqa: PLC0415 likewise
     from lowtide.domain.ids import new_token  # noqa: PLC0415 likewise
 
@@ -29,4 +29,5 @@ def run_worker(flags: Mapping[str, Any], config: Path | None) -> int:
     settings = settings.model_copy(update={"data": prepare(settings.data)})
     name = f"worker-{os.getpid()}-{new_token()[:12]}"
     logs.configure(settings.log, process=name)
+    print(worker_banner(settings, name), flush=True)  # noqa: T201 a command's own words
     return run(main(name, settings, lifeline=None))

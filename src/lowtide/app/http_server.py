@@ -39,7 +39,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_S, transport.close)
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -49,6 +49,7 @@ class Protocol(HttpToolsProtocol):
         """Count what belongs to a head before it is parsed; a body's bytes are not counted here."""
         if self._in_head:
             self._head_bytes += len(data)
+            self._start_timer()
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
             self._refuse(431, "Request headers exceed the maximum size")
@@ -79,6 +80,10 @@ class Protocol(HttpToolsProtocol):
         ) % (len(body), request_id.encode())
         self.transport.write(_STATUS[status] + head + body)
         self.transport.close()
+
+    def _start_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

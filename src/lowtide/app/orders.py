@@ -16,13 +16,14 @@ LIFELINE = 0
 
 
 class Orders(BaseModel):
-    """A child's name, the settings, and the inherited listening socket of an API process."""
+    """A child's name, the settings, what it inherits, and which of that is the listening socket of an API process."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     settings: Settings
     listener: int | None = None
+    inherited: tuple[int, ...] = ()
 
     def line(self) -> bytes:
         """Return what goes down the pipe."""
@@ -30,7 +31,11 @@ class Orders(BaseModel):
 
 
 def receive() -> Orders:
-    """Return the orders given to this process; raises SettingsError if none were."""
+    """Return the orders given to this process; raises SettingsError if none were.
+
+    What it inherited goes no further: a process that it starts must not keep the socket or the data directory from the
+    next API process.
+    """
     line = bytearray()
     while not line.endswith(b"\n"):
         piece = os.read(LIFELINE, 65536)
@@ -38,6 +43,9 @@ def receive() -> Orders:
             break
         line += piece
     try:
-        return Orders.model_validate_json(bytes(line))
+        orders = Orders.model_validate_json(bytes(line))
     except ValidationError:
         raise SettingsError("This process is started by `lowtide serve`, not by hand.") from None
+    for descriptor in orders.inherited:
+        os.set_inheritable(descriptor, False)
+    return orders

@@ -5,7 +5,8 @@ database is migrated, and the socket is bound before the first process that coul
 """
 
 import asyncio
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import lowtide
 from lowtide.app import logs
@@ -15,7 +16,8 @@ from lowtide.app.lifecycle import stop_on_signals
 from lowtide.app.listen import listen, url_of
 from lowtide.app.settings import Settings
 from lowtide.app.supervisor import Role, Supervisor
-from lowtide.domain.errors import SettingsError
+from lowtide.domain.errors import SettingsError, StorageError
+from lowtide.ports.metadata import MetadataStore
 
 NO_UPSTREAM = """There is no model server to send requests to. Name one that answers /v1/messages:
 
@@ -39,11 +41,11 @@ async def serve(settings: Settings, *, with_workers: bool) -> int:
     settings = settings.model_copy(update={"data": data})
     stop = asyncio.Event()
     with held(data) as lock, listen(settings.host, settings.port) as listener:
-        async with opened_store(settings) as store:
+        async with _migrated_store(settings) as store:
             supervisor = Supervisor(settings, store.release_worker, stop)
             stop_on_signals(stop, again=supervisor.kill)
             count = settings.workers if with_workers else 0
-            print(banner(settings, url_of(listener), data, count), flush=True)  # noqa: T201 a command's own words
+            print(banner(settings, url_of(listener), count), flush=True)  # noqa: T201 a command's own words
             api = Role(
                 "api",
                 "lowtide.app.api_process",
@@ -55,6 +57,17 @@ async def serve(settings: Settings, *, with_workers: bool) -> int:
             return await supervisor.run(api, [worker] * count)
 
 
+@asynccontextmanager
+async def _migrated_store(settings: Settings) -> AsyncIterator[MetadataStore]:
+    async with AsyncExitStack() as stack:
+        try:
+            store = await stack.enter_async_context(opened_store(settings))
+        except StorageError as error:
+            text = f"The database in {settings.data} cannot be used: {error}."
+            raise SettingsError(text) from None
+        yield store
+
+
 def check_upstreams(settings: Settings, *, needed: bool) -> None:
     """Raise SettingsError if there is no upstream where one is needed, or if a key cannot be read."""
     if needed and not settings.upstreams:
@@ -63,15 +76,12 @@ def check_upstreams(settings: Settings, *, needed: bool) -> None:
         upstream_config(upstream)
 
 
-def banner(settings: Settings, url: str, data: Path, workers: int) -> str:
+def banner(settings: Settings, url: str, workers: int) -> str:
     """Return what a person should know who has just started the server."""
-    upstreams = "\n             ".join(
-        f"{upstream.title}  {upstream.url}  (models {', '.join(upstream.models)})" for upstream in settings.upstreams
-    )
     return f"""Lowtide {lowtide.__version__} answers on {url}
 
-  data       {data}
-  upstreams  {upstreams or "none"}
+  data       {settings.data}
+  upstreams  {upstream_lines(settings)}
   workers    {workers or "none here: start them with `lowtide worker`"}
 
   client = anthropic.Anthropic(base_url="{url}", api_key="any")
@@ -79,3 +89,18 @@ def banner(settings: Settings, url: str, data: Path, workers: int) -> str:
 
 Ctrl-C stops it: what is in flight is finished and stored first.
 """
+
+
+def worker_banner(settings: Settings, name: str) -> str:
+    """Return what a person should know who has just started a worker."""
+    return f"""Lowtide {lowtide.__version__}, {name}
+
+  data       {settings.data}
+  upstreams  {upstream_lines(settings)}
+"""
+
+
+def upstream_lines(settings: Settings) -> str:
+    """Return the upstreams, one a line, as they stand in a banner."""
+    lines = [f"{given.title}  {given.url}  (models {', '.join(given.models)})" for given in settings.upstreams]
+    return "\n             ".join(lines) or "none"

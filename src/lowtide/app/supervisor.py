@@ -42,6 +42,10 @@ class Role:
     listener: int | None = None
     descriptors: tuple[int, ...] = ()
 
+    def orders(self, name: str, settings: Settings) -> Orders:
+        """Return the orders of a child of this role."""
+        return Orders(name=name, settings=settings, listener=self.listener, inherited=self.descriptors)
+
 
 @dataclass
 class Backoff:
@@ -133,7 +137,7 @@ class Supervisor:
         )
         assert process.stdin is not None
         with suppress(ConnectionError, RuntimeError):  # killed before it read them; uvloop raises the latter
-            process.stdin.write(Orders(name=name, settings=self.settings, listener=role.listener).line())
+            process.stdin.write(role.orders(name, self.settings).line())
             await process.stdin.drain()
         _log.info("child.started", kind=role.kind, name=name, pid=process.pid)
         return process
