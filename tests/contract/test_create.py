@@ -1,8 +1,12 @@
 """Section 4 of the contract: what a create refuses, what it leaves for later, and what it answers."""
 
+import asyncio
 import gzip
 import json
 import re
+import socket
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -217,3 +221,35 @@ def test_a_retry_of_a_create_that_was_named_since_is_another_batch(served: Serve
 
 def test_0_11_two_equal_creates_on_purpose_are_two_batches(served: Served) -> None:
     assert served.create("same") != served.create("same")
+
+
+def test_a_create_that_breaks_off_makes_no_batch(still: Served) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nhost: h\r\nanthropic-version: 2023-06-01\r\ncontent-length: 10000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", still.port)) as connection:
+        connection.sendall(head.encode() + requests("a"))
+    made = still.create("b")
+    assert [one["id"] for one in still.call("GET", PATH).json()["data"]] == [made]
+
+
+def test_protocol_7_a_create_whose_client_left_before_the_commit_is_dropped(
+    still: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, left, put_file = threading.Event(), threading.Event(), still.objects.put_file
+
+    async def put_then_wait(key: str, path: Path) -> None:
+        await put_file(key, path)
+        put.set()
+        await asyncio.to_thread(left.wait)
+
+    monkeypatch.setattr(still.objects, "put_file", put_then_wait)
+    body = requests("a")
+    head = f"POST {PATH} HTTP/1.1\r\nhost: h\r\nanthropic-version: 1\r\ncontent-length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", still.port)) as connection:
+        connection.sendall(head.encode() + body)
+        assert put.wait(30)
+    still.call("GET", "/healthz")  # the server has seen the connection close once it answers a later one
+    monkeypatch.undo()
+    left.set()
+    assert len(still.call("GET", PATH).json()["data"]) == 0
+    made = still.create("b")
+    assert [one["id"] for one in still.call("GET", PATH).json()["data"]] == [made]

@@ -62,6 +62,12 @@ def test_0_12_any_beta_is_accepted(served: Served, beta: str) -> None:
     assert served.call("GET", f"{PATH}?beta=true", headers=headers).status == 200
 
 
+@pytest.mark.parametrize("name", ["anthropic-beta", "anthropic-version", "anthropic-user-profile-id"])
+def test_1_2_a_header_that_could_not_go_on_is_refused(served: Served, name: str) -> None:
+    answer = served.call("POST", PATH, requests("a"), {name: "caf\u00e9"})
+    assert answer.error == (400, "invalid_request_error", f"{name}: Input should be printable ASCII")
+
+
 def test_1_2_a_workspace_that_is_the_keys_is_accepted_and_another_is_not(served: Served) -> None:
     own = served.call("GET", PATH).headers["anthropic-workspace-id"]
     assert served.call("GET", PATH, headers={"anthropic-workspace-id": own}).status == 200

@@ -173,7 +173,7 @@ def test_12_a_call_past_its_limit_is_refused(chain: Chain) -> None:
 def test_12_models_are_those_of_all_upstreams_newest_first(chain: Chain) -> None:
     page = chain.served.call("GET", "/v1/models").json()
     assert list(page) == ["data", "has_more", "first_id", "last_id"]
-    assert [model["id"] for model in page["data"]] == ["org/new", "old"]
+    assert [model["id"] for model in page["data"]] == ["org/new", "old", "gpt"]
     first = page["data"][0]
     assert list(first)[:4] == ["type", "id", "display_name", "created_at"]
     assert first["created_at"] == "2026-01-01T00:00:00.000000+00:00"
@@ -184,8 +184,14 @@ def test_12_models_are_paged(chain: Chain) -> None:
     first = chain.served.call("GET", "/v1/models?limit=1").json()
     assert (first["has_more"], first["last_id"]) == (True, "org/new")
     second = chain.served.call("GET", "/v1/models?limit=1&after_id=org/new").json()
-    assert (second["has_more"], second["last_id"]) == (False, "old")
+    assert (second["has_more"], second["last_id"]) == (True, "old")
+    assert chain.served.call("GET", "/v1/models?before_id=old").json()["first_id"] == "org/new"
     assert chain.served.call("GET", "/v1/models?limit=0").error[0] == 400
+
+
+def test_12_an_alias_without_a_wildcard_is_a_model(chain: Chain) -> None:
+    alias = chain.served.call("GET", "/v1/models/gpt").json()
+    assert (alias["id"], alias["display_name"]) == ("gpt", "m")
 
 
 @pytest.mark.parametrize("path", ["/v1/models/org/new", "/v1/models/org%2Fnew"])

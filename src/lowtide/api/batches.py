@@ -85,9 +85,15 @@ async def find(call: Call) -> Batch:
 
 
 def kept_headers(request: Request) -> dict[str, str]:
-    """Return the headers that go on to the upstream; several lines of one name become one comma list."""
-    found = {name: request.headers.getlist(name) for name in KEPT_HEADERS}
-    return {name: ",".join(lines) for name, lines in found.items() if lines}
+    """Return the headers that go on to the upstream; several lines of one name become one comma list.
+
+    Raises InvalidRequest for a value that no upstream could be sent.
+    """
+    found = {name: ",".join(lines) for name in KEPT_HEADERS if (lines := request.headers.getlist(name))}
+    for name, value in found.items():
+        if not value.isprintable() or not value.isascii():
+            raise InvalidRequest(f"{name}: Input should be printable ASCII")
+    return found
 
 
 def _present(call: Call, batch: Batch | None) -> Batch:

@@ -5,6 +5,7 @@ comes, but for the request id, which is ours. A client's credential never goes o
 the upstream is given up.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ REPLY_TIMEOUT_S = 600.0
 _ERROR_BYTES_MAX = 1024 * 1024
 _PASSED = frozenset({"content-type", "content-encoding", "retry-after", "retry-after-ms", "x-should-retry"})
 _PASSED_PREFIX = "anthropic-ratelimit-"
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _decode_text = msgspec.json.Decoder(str).decode
 
 
@@ -143,9 +145,11 @@ async def _send_error(reply: ReplyStream, request_id: str, send: Send) -> None:
 
 
 def _head(reply: ReplyStream) -> Message:
+    if not 200 <= reply.status <= 599:
+        raise ContractError(500, ErrorType.API, "The model server answered with a status that is none")
     passed = [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in reply.headers.items()
-        if name in _PASSED or name.startswith(_PASSED_PREFIX)
+        if (name in _PASSED or name.startswith(_PASSED_PREFIX)) and _VALUE.fullmatch(value)
     ]
     return {"type": "http.response.start", "status": reply.status, "headers": passed}

@@ -1,11 +1,13 @@
 """`GET /v1/models` and `GET /v1/models/{id}`: what all upstreams list, each name once, newest first.
 
+An alias is listed beside them, unless it has a wildcard.
 An upstream that cannot be asked is left out of a listing. A single model is unknown only if every upstream that could
 have it has answered (`design.md`): one that is down makes the answer 529, not 404.
 """
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.responses import Response
 
@@ -52,7 +54,13 @@ async def _ask(upstreams: Sequence[Upstream]) -> tuple[list[Model], list[Upstrea
 
 
 async def _models_of(upstream: Upstream) -> Sequence[Model] | UpstreamError:
+    """Return what an upstream offers: its models by their own names, and by those that aliases give them."""
     try:
-        return await upstream.models()
+        listed = await upstream.models()
     except UpstreamError as error:
         return error
+    known = {model.id: model for model in listed}
+    aliased = [
+        replace(known.get(target, Model(target, target, 0)), id=name) for name, target in upstream.aliases.items()
+    ]
+    return [*listed, *aliased]

@@ -77,6 +77,11 @@ class Upstream(Protocol):
         """Whether this upstream may fetch image and document URLs."""
         ...
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """The names, without wildcards, under which a model is offered, and the name by which the upstream knows it."""
+        ...
+
     def serves(self, model: str) -> bool:
         """Tell whether the configuration lets this model go here (its patterns and aliases)."""
         ...

@@ -57,6 +57,12 @@ class UpstreamConfig:
         """The address that `/v1/…` is appended to; a `/v1` that the operator wrote is not doubled."""
         return self.url.rstrip("/").removesuffix("/v1")
 
+    @property
+    def named_aliases(self) -> dict[str, str]:
+        """The aliases that stand for one name each, which a list of models can show."""
+        patterns = dict(reversed(self.aliases))
+        return {name: target for name, target in patterns.items() if not any(wild in name for wild in "*?[")}
+
     def alias_of(self, model: str) -> str | None:
         """Return the name that this upstream knows `model` by, if an alias applies."""
         return next((target for pattern, target in self.aliases if fnmatchcase(model, pattern)), None)
