@@ -22,7 +22,7 @@ def with_id(custom_id: object) -> bytes:
 REFUSED = {
     "malformed JSON names the place": (
         b'{"requests":[\n{"custom_id":"\xc3\xa9",]}',
-        JSON + "object keys must be strings: line 2 column 18 (char 31)",
+        JSON + "expected '\"': line 2 column 18 (char 31)",
     ),
     "half a body": (body(ITEM)[:-3], JSON + "unexpected end of data: line 1 column 42 (char 41)"),
     "an empty body": (b"", JSON + "unexpected end of data: line 1 column 1 (char 0)"),

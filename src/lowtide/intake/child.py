@@ -10,7 +10,10 @@ import sys
 
 import msgspec
 
+from lowtide import faults
 from lowtide.intake.job import Job, Report, perform
+
+REPORT = faults.point("intake.child_report", "a child process says what became of a body")
 
 
 def main() -> None:
@@ -23,8 +26,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (job.cpu_s_max, job.cpu_s_max + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     report: Report = perform(job)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(report))
-    sys.stdout.buffer.flush()
+    with REPORT:
+        sys.stdout.buffer.write(msgspec.msgpack.encode(report))
+        sys.stdout.buffer.flush()
     os._exit(0)  # nothing is left to tidy, and freeing a hundred thousand views takes time
 
 

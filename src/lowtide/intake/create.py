@@ -123,7 +123,7 @@ class Intake:
                     await self._objects.put_file(request_key, output)
                 return await self._commit(call, creation, upload, request_key, chunks)
         finally:
-            output.unlink(missing_ok=True)
+            await asyncio.shield(asyncio.to_thread(output.unlink, missing_ok=True))
 
     @asynccontextmanager
     async def _upload(self, workspace: str, upload: str) -> AsyncIterator[str]:

@@ -24,10 +24,12 @@ from lowtide.intake.walk import walk
 COUNT_MAX: Final = 1_000_000
 """A list that is too long is counted up to here, to tell its true length where that is cheap."""
 
+_PLAIN_IDS = re.compile(rb'(?:"[a-zA-Z0-9_-]{1,64}"\n)*+')
 _PLAIN_ID = re.compile(rb'"[a-zA-Z0-9_-]{1,64}"')
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _ESCAPED_CHAR_BYTES = 12
 """The longest way to write one character: an escaped surrogate pair."""
+_AT_ONCE = 1000
 
 
 class _TooMany(Exception):
@@ -45,7 +47,20 @@ _tally = _Tally()
 
 
 class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One `{custom_id, params}`, checked as soon as it is made."""
+    """One `{custom_id, params}`, counted as soon as it is made."""
+
+    custom_id: msgspec.Raw
+    params: msgspec.Raw
+
+    def __post_init__(self) -> None:
+        met = _tally.met
+        if met >= _tally.most:
+            raise _TooMany
+        _tally.met = met + 1
+
+
+class _CheckedItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The same, judged as soon as it is made, so that the first wrong item of a body is the one that is named."""
 
     custom_id: msgspec.Raw
     params: msgspec.Raw
@@ -57,7 +72,7 @@ class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         _tally.met = index + 1
         if not _PLAIN_ID.fullmatch(self.custom_id):
             _check_custom_id(self.custom_id, index)
-        if memoryview(self.params)[0] != 0x7B:
+        if not _is_object(self.params):
             raise InvalidRequest(f"requests.{index}.params: Input should be a valid dictionary")
 
 
@@ -74,14 +89,20 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     requests: list[Item]
 
 
+class _CheckedBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    requests: list[_CheckedItem]
+
+
 class _CountedBody(msgspec.Struct, gc=False):
     requests: list[_Counted]
 
 
 _body = msgspec.json.Decoder(_Body)
+_checked_body = msgspec.json.Decoder(_CheckedBody)
 _counted_body = msgspec.json.Decoder(_CountedBody)
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 _string = msgspec.json.Decoder(str)
+_strings = msgspec.json.Decoder(list[str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,37 +121,56 @@ def split(body: mmap, requests_max: int) -> Split:
         walk(body, items, _tally.met)
     except RecursionError:
         raise wording.too_deep() from None
-    custom_ids = [_text(item.custom_id) for item in items]
+    custom_ids = _texts(items)
     _check_unique(custom_ids)
     return Split(custom_ids, [item.params for item in items])
 
 
 def _parse(body: mmap, requests_max: int) -> list[Item]:
+    """Return the items; what is wrong with them is only looked for once it is known that something is."""
     _tally.met, _tally.most = 0, requests_max
     try:
         items = _body.decode(body).requests
-    except msgspec.ValidationError as error:
-        _require_json(body)
-        raise wording.misshapen(error) from None
-    except msgspec.DecodeError as error:
-        raise wording.malformed(body, error) from None
-    except InvalidRequest:
-        _require_json(body)
+    except (msgspec.DecodeError, _TooMany):
+        _explain(body, requests_max)
         raise
-    except _TooMany:
-        _require_json(body)
-        raise wording.too_many(_count(body), requests_max) from None
     if not _tally.met:
         raise InvalidRequest("requests: List should have at least 1 item after validation, not 0")
+    if not (_plain(items) and all(_is_object(item.params) for item in items)):
+        met = _tally.met
+        _explain(body, requests_max)
+        _tally.met = met
     return items
 
 
-def _require_json(body: mmap) -> None:
-    """Raise if the body is not JSON at all: that is said before anything about its shape."""
+def _plain(items: list[Item]) -> bool:
+    """Tell whether every custom_id is plainly right; control characters never stand in JSON, so LF can part them."""
+    for start in range(0, len(items), _AT_ONCE):
+        joined = b"\n".join([*(item.custom_id for item in items[start : start + _AT_ONCE]), b""])
+        if not _PLAIN_IDS.fullmatch(joined):
+            return False
+    return True
+
+
+def _is_object(raw: msgspec.Raw) -> bool:
+    return memoryview(raw)[0] == 0x7B
+
+
+def _explain(body: mmap, requests_max: int) -> None:
+    """Raise the first thing wrong with the body; return if its ids are right, but written with escapes."""
     try:
-        _any_json.decode(body)
+        _any_json.decode(body)  # that it is no JSON is said before anything about its shape
     except msgspec.DecodeError as error:
         raise wording.malformed(body, error) from None
+    _tally.met, _tally.most = 0, requests_max
+    try:
+        _checked_body.decode(body)
+    except msgspec.ValidationError as error:
+        raise wording.misshapen(error) from None
+    except msgspec.DecodeError as error:
+        raise wording.malformed(body, error) from None
+    except _TooMany:
+        raise wording.too_many(_count(body), requests_max) from None
 
 
 def _count(body: mmap) -> int:
@@ -178,9 +218,13 @@ def _bad_id(index: int, says: str) -> InvalidRequest:
     return InvalidRequest(f"requests.{index}.custom_id: {says}")
 
 
-def _text(raw: msgspec.Raw) -> str:
-    text = str(memoryview(raw)[1:-1], "ascii")
-    return text if "\\" not in text else _string.decode(raw)
+def _texts(items: list[Item]) -> list[str]:
+    """Return the custom_ids, escapes undone."""
+    texts: list[str] = []
+    for start in range(0, len(items), _AT_ONCE):
+        raws = [item.custom_id for item in items[start : start + _AT_ONCE]]
+        texts += _strings.decode(b"[%b]" % b",".join(raws))
+    return texts
 
 
 def _check_unique(custom_ids: list[str]) -> None:

@@ -117,12 +117,13 @@ class Spool:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._writing is None:
-            self._file.discard()
-        elif self._writing.done():
-            self._discard(self._writing)
-        else:  # the call was cancelled: the thread ends its batch first, since it holds the descriptor
-            self._writing.add_done_callback(self._discard)
+        self._leaving = asyncio.create_task(self._leave())
+        await asyncio.shield(self._leaving)
+
+    async def _leave(self) -> None:
+        if self._writing is not None:  # its thread still holds the descriptor; its error is told by who awaited it
+            await asyncio.gather(self._writing, return_exceptions=True)
+        await asyncio.to_thread(self._file.discard)  # freeing a large file takes a while
 
     async def receive(self, body: AsyncIterator[bytes], watch: Callable[[int], None]) -> Spooled:
         """Write a whole body, telling `watch` how many bytes have arrived.
@@ -168,11 +169,6 @@ class Spool:
         """Give a batch to the thread once it has written the one before."""
         await self._settle()
         self._writing = asyncio.get_running_loop().run_in_executor(None, self._file.write, batch)
-
-    def _discard(self, written: asyncio.Future[None]) -> None:
-        if not written.cancelled():
-            written.exception()  # whoever left has an error of its own to tell
-        self._file.discard()
 
     async def _settle(self) -> None:
         if self._writing is not None:
