@@ -24,11 +24,15 @@ from tests.rig.api import NoAnswer, call
 from tests.rig.auditor import Audit, Findings
 from tests.rig.client import Client
 from tests.rig.journal import Journal
-from tests.rig.server import ROOT, Server, choose, send
+from tests.rig.notice import wait_for_name
+from tests.rig.server import ROOT, Server, age_s, choose, send
 from tests.rig.watch import Watch, percentile
 
 KILL_WEIGHTS = {"extra worker": 8, "worker": 3, "api": 3, "serve": 3, "splitter": 2}
 PAUSE_WEIGHTS = {"extra worker": 6, "worker": 3, "api": 1}
+GROWN_S, GROWN_SHARE = 2.0, 0.85
+"""Most victims have lived so long that they have work in hand; the others are hit while they start."""
+SHARP_SHARE, SHARP_WAIT_S = 0.5, 2.0
 SETTLE_S = 90.0
 
 
@@ -44,6 +48,8 @@ class Plan:
     open_max: int = 12
     extra_workers: int = 3
     lease_s: float = 2.0
+    only: str = ""
+    """The one kind of victim, or nothing for all."""
     sizes: tuple[int, int] = (1, 120)
     batches: int = 6
     """At least so many batches are made, however short the run."""
@@ -73,10 +79,13 @@ class Chaos:
             self.server.keep()
 
     def _move(self, move: str, chance: random.Random) -> bool:
+        least_s = GROWN_S if chance.random() < GROWN_SHARE else 0.0
         found = {
-            kind: [pid for pid in pids if pid not in self._paused] for kind, pids in self.server.processes().items()
+            kind: [pid for pid in pids if pid not in self._paused and (kind == "splitter" or age_s(pid) >= least_s)]
+            for kind, pids in self.server.processes().items()
         }
-        victim = choose(chance, KILL_WEIGHTS if move == "kill" else PAUSE_WEIGHTS, found)
+        weights = KILL_WEIGHTS if move == "kill" else PAUSE_WEIGHTS
+        victim = choose(chance, {self.plan.only: 1} if self.plan.only else weights, found)
         if victim is None:
             self.server.keep()
             return False
@@ -93,7 +102,6 @@ class Chaos:
         if killed and held:
             self.watch.after_kill(held)
         if killed and kind in {"serve", "api"}:
-            self.server.keep()
             threading.Thread(target=self._time_ready, daemon=True).start()
         return killed
 
@@ -101,6 +109,7 @@ class Chaos:
         """Note how long it takes until the API answers again; a further kill within that time counts into it."""
         begun = time.monotonic()
         while time.monotonic() - begun < SETTLE_S:
+            self.server.keep()
             time.sleep(0.02)
             with contextlib.suppress(NoAnswer):
                 if call(self.server.port, "GET", "/readyz", timeout_s=5).status == 200:
@@ -108,7 +117,14 @@ class Chaos:
                     return
 
     def _pause(self, pid: int, chance: random.Random) -> bool:
-        """Stop a process for longer than a lease; it is continued beside everything else."""
+        """Stop a process for longer than a lease; it is continued beside everything else.
+
+        Every second pause of a worker waits for the moment at which its next segment has a name and no rows.
+        """
+        session = self.watch.session_of(pid)
+        if session is not None and chance.random() < SHARP_SHARE:
+            name = wait_for_name(self.server.data / "objects/segments" / session, SHARP_WAIT_S)
+            self.done["pauses right after a segment"] += name is not None
         if not send(pid, signal.SIGSTOP):
             return False
         self._paused.add(pid)
@@ -151,8 +167,8 @@ class Report:
         done, made, counts = self.chaos.done, self.chaos.client.counts, self.findings.counts
         trials = done["kills"] + done["pauses"]
         repeated = counts["upstream calls repeated"]
-        times, ready = self.chaos.watch.times_s, self.chaos.ready_s
-        victims = ", ".join(f"{count} {name}" for name, count in sorted(done.items()) if " of " in name)
+        watch = self.chaos.watch
+        victims = ", ".join(f"{count} {name}" for name, count in sorted(done.items()) if " " in name)
         return "\n".join(
             [
                 f"crash rig at {commit()}, seed {self.plan.seed}, {self.wall_s:.0f} s",
@@ -170,15 +186,19 @@ class Report:
                     f" ({100 * repeated / max(1, counts['results']):.2f} % of results)"
                 ),
                 f"  zombie writes refused: {refusals(self.chaos.server.log)}",
-                (
-                    f"  dead workers' chunks taken again: n {len(times)}, median {percentile(times, 0.5):.2f} s,"
-                    f" p99 {percentile(times, 0.99):.2f} s"
-                ),
-                f"  API ready again: n {len(ready)}, median {percentile(ready, 0.5):.2f} s, p99 {percentile(ready, 0.99):.2f} s",
+                f"  dead workers' chunks freed: {spread(watch.freed_s)}; taken again: {spread(watch.taken_s)}",
+                f"  API ready again: {spread(self.chaos.ready_s)}",
                 f"  violations {len(self.violations)} of {trials} trials (bound at 95 %: {3 / max(1, trials):.4f} when 0)",
                 *(f"    {violation}" for violation in self.violations[:50]),
             ]
         )
+
+
+def spread(times_s: list[float]) -> str:
+    """Return the number, the median and the 99th percentile of times."""
+    if not times_s:
+        return "never"
+    return f"n {len(times_s)}, median {percentile(times_s, 0.5):.2f} s, p99 {percentile(times_s, 0.99):.2f} s"
 
 
 def commit() -> str:
@@ -237,9 +257,10 @@ def main() -> int:
     parser.add_argument("--pauses", type=int, default=50)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--pace-s", type=float, default=Plan.pace_s)
+    parser.add_argument("--only", default="", choices=["", *KILL_WEIGHTS], help="the one kind of victim")
     parser.add_argument("--keep", type=Path, help="a folder to work in, kept afterwards")
     given = parser.parse_args()
-    plan = Plan(given.kills, given.pauses, given.seed, given.pace_s)
+    plan = Plan(given.kills, given.pauses, given.seed, given.pace_s, only=given.only)
     with contextlib.ExitStack() as stack:
         folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lowtide-rig-")))
         report = run(plan, folder)

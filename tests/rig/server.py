@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,15 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def age_s(pid: int) -> float:
+    """Return for how long a process has lived; 0 when it is gone."""
+    try:
+        started_ticks = int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
+    except OSError:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
+
+
 def send(pid: int, number: signal.Signals) -> bool:
     """Send a signal; return whether the process was there."""
     try:
@@ -81,6 +91,7 @@ class Server:
     serve: subprocess.Popen[bytes] | None = None
     extra: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _upstream: subprocess.Popen[bytes] | None = None
+    _keeping: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def data(self) -> Path:
@@ -170,9 +181,10 @@ class Server:
 
     def keep(self) -> None:
         """Start again what has died."""
-        if self.serve is None or self.serve.poll() is not None:
-            self.start_serve()
-        self.start_extra()
+        with self._keeping:
+            if self.serve is None or self.serve.poll() is not None:
+                self.start_serve()
+            self.start_extra()
 
     def wait_ready(self, timeout_s: float = READY_S) -> float:
         """Wait until `/readyz` answers 200, starting again what dies; return how many seconds that took."""

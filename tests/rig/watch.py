@@ -1,7 +1,7 @@
 """How long dead workers' chunks wait: looks at the database beside the server and times what it sees.
 
-For each kill of an extra worker (no supervisor saw it die) it notes the chunks that worker held, and waits until each is
-claimed under a newer attempt, or closed. Its figure is compared with the lease: nothing else frees such a chunk.
+For each kill of an extra worker (no supervisor saw it die) it notes the chunks that worker held, and waits until none is
+its own any more (freed), and until each is claimed under a newer attempt, or closed (taken). Only the lease frees them.
 """
 
 import contextlib
@@ -20,13 +20,20 @@ GIVE_UP_S = 60.0
 
 @dataclass
 class Watch:
-    """Times taken so far, in seconds, of kills after which chunks had to be freed."""
+    """The times so far, in seconds, one for each kill after which chunks had to be freed."""
 
     server: Server
-    times_s: list[float] = field(default_factory=list)
-    disturbed: int = 0
+    freed_s: list[float] = field(default_factory=list)
+    taken_s: list[float] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+
+    def session_of(self, pid: int) -> str | None:
+        """Return the session of the extra worker `pid`."""
+        with contextlib.suppress(sqlite3.Error), closing(database(self.server.data)) as rows:
+            row = rows.execute("SELECT id FROM session WHERE worker LIKE ?", (f"worker-{pid}-%",)).fetchone()
+            return None if row is None else str(row[0])
+        return None
 
     def before_kill(self, pid: int) -> dict[int, int]:
         """Return the chunks, with their attempts, that the extra worker `pid` holds."""
@@ -47,14 +54,16 @@ class Watch:
         thread.start()
 
     def _time(self, held: dict[int, int], begun: float) -> None:
+        keys, freed = ",".join(map(str, held)), False
         while not self.stop.is_set() and time.monotonic() - begun < GIVE_UP_S:
             with contextlib.suppress(sqlite3.Error), closing(database(self.server.data)) as rows:
-                keys = ",".join(map(str, held))
                 found = rows.execute(f"SELECT key, attempt, state FROM chunk WHERE key IN ({keys})").fetchall()
-                if all(
-                    state == "closed" or (state == "leased" and attempt > held[key]) for key, attempt, state in found
-                ):
-                    self.times_s.append(time.monotonic() - begun)
+                waited_s = time.monotonic() - begun
+                if not freed and all(state != "leased" or attempt > held[key] for key, attempt, state in found):
+                    freed = True
+                    self.freed_s.append(waited_s)
+                if all(state == "closed" or attempt > held[key] for key, attempt, state in found):
+                    self.taken_s.append(waited_s)
                     return
             self.stop.wait(LOOK_S)
 
