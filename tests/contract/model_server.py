@@ -13,7 +13,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 MESSAGE = (
-    b'{ "id":"msg_1", "type":"message","content":[{"type":"text","text":"caf\xc3\xa9"}],"usage":{"input_tokens":1}}'
+    b'{ "id":"msg_1", "type":"message","role":"assistant","model":"m-20260101",\n"content":[{"type":"text","text":'
+    b'"caf\xc3\xa9\xe2\x80\xa8"}],"stop_reason":"end_turn","stop_sequence":null,'
+    b'"usage":{"input_tokens":1,"output_tokens":2}}'
 )
 EVENTS = (b"event: message_start\ndata: {}\n\n", b"event: ping\ndata: {}\n\n", b"event: message_stop\ndata: {}\n\n")
 ERROR = b'{"type":"error","error":{"type":"rate_limit_error","message":"slow down"},"request_id":"req_theirs"}'

@@ -21,6 +21,8 @@ from lowtide.api.app import create_app
 from lowtide.api.services import Services
 from lowtide.app.http_server import server
 from lowtide.app.settings import HttpSettings
+from lowtide.dispatch.settings import WorkerSettings
+from lowtide.dispatch.worker import Worker
 from lowtide.domain.chunks import decode_requests
 from lowtide.domain.errors import ErrorType
 from lowtide.domain.ids import DEFAULT_WORKSPACE, RUN, new_id
@@ -87,6 +89,8 @@ class Served:
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
     upkeep: bool = True
     """Off, a canceling batch stays so for as long as a test looks at it."""
+    worker: bool = False
+    """On, a worker runs what is created."""
 
     def __enter__(self) -> Self:
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -255,6 +259,10 @@ class Served:
             self.store, self.objects, self.clock, self.limits, UpkeepIntervals(close_s=0.05, expire_grace_s=0)
         )
         async with asyncio.TaskGroup() as tasks:
+            if self.worker:
+                settings = WorkerSettings(lease_s=2, commit_interval_s=0.05, idle_poll_s=0.1, backoff_s=0.01)
+                worker = Worker("worker", self.store, self.objects, upstreams, settings, self.clock)
+                tasks.create_task(worker.run(self._stopping))
             if self.upkeep:
                 tasks.create_task(upkeep.run(self._stopping))
             tasks.create_task(self._server.serve(sockets=[self.socket]))
