@@ -214,6 +214,7 @@ class MemoryWatch(threading.Thread):
         super().__init__(daemon=True)
         self._status = Path(f"/proc/{pid}/status")
         self.peak_kib = 0
+        self._done = threading.Event()
 
     def now_kib(self) -> int:
         found = re.search(r"RssAnon:\s+(\d+)", self._status.read_text())
@@ -221,9 +222,12 @@ class MemoryWatch(threading.Thread):
         return int(found[1])
 
     def run(self) -> None:
-        while self._status.exists():
+        while not self._done.wait(0.01):
             self.peak_kib = max(self.peak_kib, self.now_kib())
-            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
 
 
 @dataclass
@@ -270,6 +274,7 @@ def measure(address: tuple[str, int], path: str, pid: int, directory: Path, repe
             figures.beside_s += _drain(times)
             figures.constant.append(download(address, "/constant"))
             figures.beside_alone_s += [times.recv() for _ in range(BESIDE_COMMITS_PER_S)][2:]
+    watch.stop()
     figures.growth_kib = watch.peak_kib - before_kib
     return figures
 

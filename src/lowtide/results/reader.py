@@ -18,8 +18,10 @@ from lowtide.results.blocks import PAGE_BLOCKS, block_steps, pages, sent_length
 from lowtide.results.closings import closing_steps
 from lowtide.results.readahead import Step, read_ahead
 
-_AHEAD = 4
-"""Stretches read ahead: at most 4 of about 0.5 MiB (1 MiB where blocks are that large)."""
+_AHEAD = 1
+"""Stretches read ahead of the one that goes out, of about 0.5 MiB (1 MiB where blocks are that large). More of them
+made downloads of small segments slower by a third: their threads wait for each other, and their memory leaves the
+processor's cache (`bench/p5_results.py`)."""
 
 _SIZES_MAX = 1024
 
