@@ -49,6 +49,10 @@ class MessagesUpstream:
     def fetches_urls(self) -> bool:
         return self._config.fetches_urls
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        return self._config.named_aliases
+
     def serves(self, model: str) -> bool:
         return self._config.serves(model)
 
@@ -66,7 +70,7 @@ class MessagesUpstream:
             transfer.header_list = lines
         transfer.curl.setopt(pycurl.POSTFIELDS, body)
         try:
-            return await self._run(transfer, timeout_s)
+            return await self._run(transfer, timeout_s, len(body))
         finally:
             if not transfer.lane.multi.closed:
                 transfer.reset()
@@ -116,7 +120,7 @@ class MessagesUpstream:
             raise UpstreamError(f"the upstream answered its list of models with HTTP status {reply.status}")
         return reply.body
 
-    async def _run(self, transfer: Transfer, timeout_s: float) -> Reply:
+    async def _run(self, transfer: Transfer, timeout_s: float, body_length: int = 0) -> Reply:
         """Run a prepared transfer to its end. Cancelling it closes its connection."""
         multi = self._multi or self._begin()
         now = multi.loop.time()
@@ -125,7 +129,7 @@ class MessagesUpstream:
         future: asyncio.Future[Reply] = multi.loop.create_future()
         transfer.future = future
         self._running[transfer.curl] = transfer
-        multi.start(transfer.lane, transfer.curl)
+        multi.start(transfer.lane, transfer.curl, body_length)
         try:
             return await future
         except asyncio.CancelledError:

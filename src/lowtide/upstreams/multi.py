@@ -20,6 +20,8 @@ Done = Callable[[pycurl.Curl, int, str], None]
 
 LANE_TRANSFERS_MAX: Final = 16
 _EVENTS_MAX: Final = 512
+_ONE_STEP_BYTES: Final = 32 * 1024
+"""Bodies up to this size leave in one step; libcurl's upload buffer holds twice as much."""
 _WATCHED: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
@@ -52,6 +54,8 @@ class Multi:
         self._lanes: list[Lane] = []
         self._lane_of: dict[int, Lane] = {}
         self._due: list[Lane] = []
+        self._uploads: dict[pycurl.Curl, tuple[Lane, int]] = {}
+        """Long bodies on their way, with the bytes sent at the last look."""
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.loop.add_reader(self._epoll.fileno(), self._on_events)
@@ -65,16 +69,19 @@ class Multi:
         lane.members += 1
         return lane
 
-    def start(self, lane: Lane, curl: pycurl.Curl) -> None:
+    def start(self, lane: Lane, curl: pycurl.Curl, body_length: int) -> None:
         """Begin the transfer of a member."""
         lane.multi.add_handle(curl)
         lane.running += 1
+        if body_length > _ONE_STEP_BYTES:
+            self._uploads[curl] = (lane, 0)
         self.step_soon(lane)
 
     def stop(self, lane: Lane, curl: pycurl.Curl) -> None:
         """Give a transfer up; its connection is closed, and `done` is not called for it."""
         lane.multi.remove_handle(curl)
         lane.running -= 1
+        self._uploads.pop(curl, None)
 
     def step_soon(self, lane: Lane) -> None:
         """Step a lane in the loop's next turn, once for all that is begun or resumed in this one."""
@@ -130,6 +137,18 @@ class Multi:
                 self.step_soon(lane)
             elif timeout_ms > 0:
                 self._arm(timeout_ms / 1000)
+        if self._uploads:
+            self._push()
+
+    def _push(self) -> None:
+        """Step again where a long body moved on: libcurl sends one buffer in each step, and an edge comes only once
+        the socket was full. What did not move waits for that edge.
+        """
+        for curl, (lane, before) in self._uploads.items():
+            sent = int(curl.getinfo(pycurl.SIZE_UPLOAD_T))
+            if sent > before:
+                self._uploads[curl] = (lane, sent)
+                self.step_soon(lane)
 
     def _collect(self, lane: Lane) -> None:
         queued = 1

@@ -31,6 +31,7 @@ class Stream:
         self.headers: Mapping[str, str] = {}
         self._multi = multi
         self._running = running
+        self._body_length = 0
         self._lines: list[bytes] = []
         self._pieces: deque[bytes] = deque()
         self._held_bytes = 0
@@ -44,13 +45,14 @@ class Stream:
         self.curl.setopt(pycurl.URL, url)
         self.curl.setopt(pycurl.POST, 1)
         self.curl.setopt(pycurl.POSTFIELDS, body)
+        self._body_length = len(body)
         self.curl.setopt(pycurl.HTTPHEADER, header_list)
         self.curl.setopt(pycurl.TIMEOUT_MS, max(1, int(timeout_s * 1000)))
 
     async def start(self) -> None:
         """Return when the head of the reply is there; raises UpstreamError."""
         self._running[self.curl] = self
-        self._multi.start(self.lane, self.curl)
+        self._multi.start(self.lane, self.curl, self._body_length)
         try:
             await self._head
         except asyncio.CancelledError:
