@@ -142,6 +142,14 @@ def test_head_tells_the_size_without_a_body(ended: Ended) -> None:
     assert answer.headers["accept-ranges"] == "bytes"
 
 
+def test_a_client_of_http_1_0_gets_a_length_and_no_chunks(ended: Ended) -> None:
+    head = f"GET {PATH}/{ended.id}/results HTTP/1.0\r\nanthropic-version: 2023-06-01\r\n\r\n"
+    answered, _, body = ended.served.exchange(head.encode()).partition(b"\r\n\r\n")
+    assert body == ended.results().body
+    assert f"content-length: {len(body)}\r\n".encode() in answered
+    assert b"transfer-encoding" not in answered
+
+
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     """Results of several blocks, in one segment of about 8 MB."""

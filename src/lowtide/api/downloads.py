@@ -34,11 +34,14 @@ async def results(call: Call) -> "Response | Download":
     headers = call.request.headers
     if is_known(headers.get("if-none-match"), file.etag):
         return Response(status_code=304, headers={"etag": file.etag})
+    whole = _headers(batch, file)
+    if call.request.method == "HEAD" or call.request.scope["http_version"] == "1.0":
+        whole["content-length"] = str(await file.size())  # HTTP/1.0 has no chunks: only a length shows a short body
     if call.request.method == "HEAD":
-        return Response(headers={**_headers(batch, file), "content-length": str(await file.size())})
+        return Response(headers=whole)
     wanted = read_range(headers.get("range"), headers.get("if-range"), file.etag)
     if wanted is None:
-        return Download(call, batch, file.stream(), 200, _headers(batch, file))
+        return Download(call, batch, file.stream(), 200, whole)
     size = await file.size()
     span = wanted.within(size)
     if span is None:
