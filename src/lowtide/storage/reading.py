@@ -18,7 +18,8 @@ FIND_READABLE = select(batch.c.key).where(
     batch.c.id == bindparam("id"), batch.c.workspace == bindparam("workspace"), batch.c.purge == 0
 )
 BLOCKS = (
-    select(block, segment.c.object_key)
+    select(block.c.segment, segment.c.object_key)
+    .add_columns(block.c.offset, block.c.length, block.c.checksum, block.c.lines, block.c.refused)
     .join(segment, segment.c.key == block.c.segment)
     .where(block.c.batch_key == bindparam("batch_key"))
     .where(
@@ -79,17 +80,19 @@ def _readable(conn: Connection, workspace: str, batch_id: str) -> int:
 
 
 def _to_block(conn: Connection, row: Row[Any]) -> StoredBlock:
-    pieces = _accepted_pieces(conn, row) if row.refused else ((0, row.length),)
-    return StoredBlock(row.segment, row.object_key, row.offset, row.length, row.checksum, pieces, row.lines)
+    """Return a row as a block; unpacked in one go, since a download of small segments meets thousands of them."""
+    segment_key, object_key, offset, length, digest, lines, has_refused = row
+    pieces = _accepted_pieces(conn, segment_key, offset, length) if has_refused else ((0, length),)
+    return StoredBlock(segment_key, object_key, offset, length, digest, pieces, lines)
 
 
-def _accepted_pieces(conn: Connection, row: Row[Any]) -> Sequence[tuple[int, int]]:
+def _accepted_pieces(conn: Connection, segment_key: int, offset: int, length: int) -> Sequence[tuple[int, int]]:
     """Return the ranges of the block's accepted parts, cut to the block and joined where they touch."""
-    values = {"segment": row.segment, "start": row.offset, "end": row.offset + row.length}
+    values = {"segment": segment_key, "start": offset, "end": offset + length}
     joined: list[tuple[int, int]] = []
     for found in conn.execute(PARTS_INSIDE, values):
-        start = max(found.offset - row.offset, 0)
-        end = min(found.offset + found.length - row.offset, row.length)
+        start = max(found.offset - offset, 0)
+        end = min(found.offset + found.length - offset, length)
         if joined and joined[-1][0] + joined[-1][1] == start:
             joined[-1] = (joined[-1][0], end - joined[-1][0])
         else:
