@@ -7,7 +7,7 @@ of it is an error, never an empty page, which a reader would take for the end.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, bindparam, select, tuple_
+from sqlalchemy import BigInteger, Connection, bindparam, select, tuple_
 
 from lowtide.domain.errors import ObjectMissing
 from lowtide.domain.outcomes import Outcome
@@ -79,7 +79,7 @@ def _readable(conn: Connection, workspace: str, batch_id: str) -> int:
     return int(found.key)
 
 
-def _to_block(conn: Connection, row: Row[Any]) -> StoredBlock:
+def _to_block(conn: Connection, row: Sequence[Any]) -> StoredBlock:
     """Return a row as a block; unpacked in one go, since a download of small segments meets thousands of them."""
     segment_key, object_key, offset, length, digest, lines, has_refused = row
     pieces = _accepted_pieces(conn, segment_key, offset, length) if has_refused else ((0, length),)
