@@ -105,3 +105,13 @@ def test_libraries_log_as_we_do() -> None:
     line = json.loads(done.stderr)
     assert (line["event"], line["level"], line["process"]) == ("news 1", "warning", "p-1")
     assert line["timestamp"].endswith("Z")
+
+
+def test_a_text_log_is_readable() -> None:
+    done = run(
+        "logs.configure(LogSettings(format='text'), process='p-1'); import structlog;"
+        "structlog.get_logger().info('chunk.claimed', chunk=7); structlog.get_logger().debug('unseen'); return 0"
+    )
+    (line,) = done.stderr.splitlines()
+    for word in ("chunk.claimed", "chunk=7", "process=p-1", "info"):
+        assert word in line

@@ -1,5 +1,6 @@
 """`lowtide serve` over real processes: whatever is killed, the rest goes on or goes away, and nothing is lost."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -7,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from lowtide.app import supervisor
+from lowtide.app.settings import Settings
+from lowtide.domain.errors import StoreUnavailable
 from support.serving import Serve, Upstream, gone, until
 
 LONG_LEASE = {"LOWTIDE_WORKER__LEASE_S": "3600"}
@@ -21,6 +27,24 @@ def refused(*flags: str) -> str:
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+async def test_a_child_that_keeps_dying_is_started_again_and_released_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "BACKOFF_S", (0.0,))
+    stop = asyncio.Event()
+    released: list[str] = []
+
+    async def release(worker: str) -> None:
+        released.append(worker)
+        if len(released) == 3:
+            stop.set()
+        raise StoreUnavailable("a store that is away stops nobody")
+
+    role = supervisor.Role("worker", "lowtide.app.no_such_module", grace_s=0)
+    await supervisor.Supervisor(Settings(), release, stop).run(role, [role])
+    assert len(set(released)) == len(released) >= 3
 
 
 def test_a_batch_runs_and_sigterm_ends_every_process_with_0(serve: Serve, upstream: Upstream) -> None:

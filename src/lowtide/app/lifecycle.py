@@ -17,7 +17,7 @@ import structlog
 from lowtide.domain.errors import SettingsError
 
 STOPPED, FAULT, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: told to stop; a fault, starting again may help; a setting must change first; stopped by force."""
+"""Exit statuses: told to stop; a fault; a setting or what it names must change first; stopped by force."""
 
 _log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ import lowtide
 from lowtide.app import logs
 from lowtide.app.compose import opened_store, upstream_config
 from lowtide.app.directory import held, prepare
-from lowtide.app.lifecycle import stop_on_signals
+from lowtide.app.lifecycle import STOPPED, stop_on_signals
 from lowtide.app.listen import listen, url_of
 from lowtide.app.settings import Settings
 from lowtide.app.supervisor import Role, Supervisor
@@ -54,7 +54,8 @@ async def serve(settings: Settings, *, with_workers: bool) -> int:
                 (listener.fileno(), lock),
             )
             worker = Role("worker", "lowtide.app.worker_process", settings.worker.grace_s)
-            return await supervisor.run(api, [worker] * count)
+            await supervisor.run(api, [worker] * count)
+    return STOPPED
 
 
 @asynccontextmanager

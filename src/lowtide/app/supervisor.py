@@ -1,8 +1,10 @@
 """The processes of `lowtide serve`: started, started again when they die, and stopped in order.
 
-A dead child is followed by a new one at once; one that keeps dying waits longer each time. When a worker dies, its
-leases are released at once instead of running out. Children share nothing with the supervisor but the listening
-socket and a pipe, so that either side may be killed at any moment (`tests/app/test_supervisor.py`).
+A dead child is followed by a new one at once; one that keeps dying waits longer each time, whatever it died of: the
+settings were good when the server started, and what has changed since (a key file that is being replaced) may be
+mended. When a worker dies, its leases are released at once instead of running out. Children share nothing with the
+supervisor but the listening socket and a pipe, so that either side may be killed at any moment
+(`tests/app/test_supervisor.py`).
 """
 
 import asyncio
@@ -16,7 +18,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from lowtide.app.lifecycle import INTERRUPTED, STOPPED, UNUSABLE
+from lowtide.app.lifecycle import INTERRUPTED
 from lowtide.app.orders import Orders
 from lowtide.app.settings import Settings
 from lowtide.domain.errors import LowtideError
@@ -69,11 +71,10 @@ class Supervisor:
     settings: Settings
     release: Callable[[str], Awaitable[object]]
     stop: asyncio.Event
-    status: int = STOPPED
     _children: dict[str, Process] = field(default_factory=dict)
 
-    async def run(self, api: Role, workers: Sequence[Role]) -> int:
-        """Run the roles; returns the status to exit with. Workers stop before the API, so that polls are answered."""
+    async def run(self, api: Role, workers: Sequence[Role]) -> None:
+        """Run the roles until told to stop. Workers stop before the API, so that polls are answered meanwhile."""
         workers_gone = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep(api, workers_gone))
@@ -84,7 +85,6 @@ class Supervisor:
                 await asyncio.wait(kept)
             workers_gone.set()
         _log.info("supervisor.stopped")
-        return self.status
 
     def kill(self) -> None:
         """End every child and this process at once."""
@@ -98,9 +98,6 @@ class Supervisor:
         while not stop.is_set():
             name, started_s = f"{role.kind}-{new_token()[:12]}", time.monotonic()
             status = await self._live(role, name, stop)
-            if status == UNUSABLE:
-                self.status = UNUSABLE
-                self.stop.set()
             if not stop.is_set():
                 wait_s = backoff.after(time.monotonic() - started_s)
                 _log.warning("child.died", kind=role.kind, name=name, status=status, again_in_s=wait_s)
