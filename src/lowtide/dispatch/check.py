@@ -65,7 +65,7 @@ def check_params(params: bytes, *, fetches_urls: bool, profile: str | None) -> R
     return Checked(_str(members["model"]), _int(members["max_tokens"]))
 
 
-def _required(members: dict[str, msgspec.Raw]) -> str | None:  # noqa: PLR0911 - one line per refusal
+def _required(members: dict[str, msgspec.Raw]) -> str | None:
     """Tell what is wrong with the three members that every request needs."""
     for name in ("model", "max_tokens", "messages"):
         if name not in members:

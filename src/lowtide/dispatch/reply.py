@@ -76,9 +76,7 @@ class NoEndpoint:
 Verdict = Succeeded | Failed | Busy | Faulty | Refused | UnknownModel | NoEndpoint
 
 _SPEAKS_OF_MODEL: Final = re.compile(r"\bmodels?\b", re.IGNORECASE)
-_MISSING_ENDPOINT: Final = re.compile(
-    r"^(file |page |the requested url |404 )*(page )?(was )?not found\b|\b(endpoint|route|url|path)\b", re.IGNORECASE
-)
+_MISSING_ENDPOINT: Final = re.compile(r"^(\w+ ){0,3}not found\W*$|/v1/|\b(endpoint|route|url|path)\b", re.IGNORECASE)
 _OUT_OF_CREDIT: Final = "credit balance is too low"
 
 

@@ -25,7 +25,7 @@ def one_line(json_text: bytes) -> bytes:
     """
     if b"\n" in json_text or b"\r" in json_text:
         json_text = json_text.replace(b"\n", b"").replace(b"\r", b"")
-    if b"\xe2\x80" in json_text or b"\xc2\x85" in json_text:
+    if not json_text.isascii() and (b"\xe2\x80" in json_text or b"\xc2\x85" in json_text):
         json_text = _SEPARATOR.sub(lambda found: _SEPARATORS[found[0]], json_text)
     return json_text
 
