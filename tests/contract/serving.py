@@ -156,6 +156,14 @@ class Served:
         """End a batch: every request succeeds (with these texts), but for those `errored`."""
         return self.run(self._finish(batch_id, texts or {}, errored))
 
+    def resolve(self, batch_id: str, names: Sequence[str]) -> None:
+        """Let these requests of a batch succeed; the others stay as they are."""
+
+        async def resolve() -> None:
+            await self._commit(batch_id, {}, (), names)
+
+        self.run(resolve())
+
     def batch(self, batch_id: str) -> Batch:
         """Return the batch as its row says."""
         batch = self.run(self.store.get_batch(DEFAULT_WORKSPACE, batch_id))
@@ -186,27 +194,36 @@ class Served:
         return self.run(asyncio.wait_for(wait(), 60))
 
     async def _finish(self, batch_id: str, texts: Mapping[str, str], errored: Sequence[str]) -> Batch:
-        session = await self.store.open_session("finisher", 60)
-        chunks = await self._claim(session, batch_id)
-        found = [await self._outcomes(chunk, texts, errored) for chunk in chunks]
-        commit, pieces = segment(session, 0, found)
-        await self.objects.put(commit.segment_key, pieces)
-        await self.store.commit(commit)
-        await self.store.end_session(session.id)
+        await self._commit(batch_id, texts, errored, None)
         batch = await self.store.get_batch(DEFAULT_WORKSPACE, batch_id)
         assert batch is not None
         assert batch.state is BatchState.ENDED
         return batch
+
+    async def _commit(
+        self, batch_id: str, texts: Mapping[str, str], errored: Sequence[str], only: Sequence[str] | None
+    ) -> None:
+        session = await self.store.open_session("finisher", 60)
+        chunks = await self._claim(session, batch_id)
+        found = [await self._outcomes(chunk, texts, errored, only) for chunk in chunks]
+        commit, pieces = segment(session, 0, found)
+        await self.objects.put(commit.segment_key, pieces)
+        await self.store.commit(commit)
+        await self.store.end_session(session.id)
 
     async def _claim(self, session: Session, batch_id: str) -> list[Claimed]:
         batch_key = next(one.batch_key for one in await self.store.backlogs() if one.batch_id == batch_id)
         keys = [chunk.key for chunk in await self.store.open_chunks(batch_key, 0, 10_000)]
         return sorted(await self.store.claim(session.id, keys), key=lambda chunk: chunk.key)
 
-    async def _outcomes(self, chunk: Claimed, texts: Mapping[str, str], errored: Sequence[str]) -> Outcomes:
+    async def _outcomes(
+        self, chunk: Claimed, texts: Mapping[str, str], errored: Sequence[str], only: Sequence[str] | None
+    ) -> Outcomes:
         data = await self.objects.read(chunk.request_key, chunk.offset, chunk.length)
         outcomes = Outcomes(chunk, {}, {})
         for request in decode_requests(data, chunk.head_length, chunk.head_checksum, 0):
+            if only is not None and request.custom_id not in only:
+                continue
             if request.custom_id in errored:
                 error = error_result(ErrorType.API, "It broke", new_id(RUN))
                 outcomes.errored[request.index] = errored_line(request.custom_id, error)

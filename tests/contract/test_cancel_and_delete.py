@@ -1,5 +1,7 @@
 """Sections 7, 8 and 14 of the contract: canceling and deleting."""
 
+import json
+
 import pytest
 
 from contract.serving import Served
@@ -41,6 +43,19 @@ def test_7_a_canceled_batch_ends_with_a_line_for_each_request(served: Served) ->
     assert ended["results_url"] == f"{served.url}/v1/messages/batches/{batch_id}/results"
     lines = served.call("GET", f"{PATH}/{batch_id}/results").body.splitlines()
     assert sorted(lines) == [b'{"custom_id":"%b","result":{"type":"canceled"}}' % name for name in (b"a", b"b")]
+
+
+def test_7_what_finished_before_a_cancel_is_kept(served: Served) -> None:
+    batch_id = served.create("a", "b", "c")
+    served.resolve(batch_id, ["b"])
+    canceling = served.call("POST", f"{PATH}/{batch_id}/cancel").json()
+    assert canceling["request_counts"]["processing"] == 3
+    served.wait_ended(batch_id)
+    counts = served.call("GET", f"{PATH}/{batch_id}").json()["request_counts"]
+    assert counts == {"processing": 0, "succeeded": 1, "errored": 0, "canceled": 2, "expired": 0}
+    lines = [json.loads(line) for line in served.call("GET", f"{PATH}/{batch_id}/results").body.splitlines()]
+    kinds = {line["custom_id"]: line["result"]["type"] for line in lines}
+    assert kinds == {"a": "canceled", "b": "succeeded", "c": "canceled"}
 
 
 def test_14_a_second_cancel_changes_nothing(still: Served) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from contract.serving import Served, requests
+from lowtide.domain.limits import Limits
 
 PATH = "/v1/messages/batches"
 ITEM = '{"custom_id":"a","params":{}}'
@@ -149,6 +150,23 @@ def test_4_2_what_params_hold_is_judged_later(served: Served, params: dict[str, 
 
 def test_4_2_empty_params_are_judged_later(served: Served) -> None:
     assert served.call("POST", PATH, b'{"requests":[{"custom_id":"a","params":{}}]}').status == 200
+
+
+def test_4_1_a_full_queue_is_told_with_a_time_to_try_again(tmp_path: Path) -> None:
+    with Served(tmp_path, limits=Limits(queued_requests_max=3)) as served:
+        served.create("a", "b")
+        answer = served.call("POST", PATH, requests("a", "b"))
+        assert answer.error[:2] == (429, "rate_limit_error")
+        assert int(answer.headers["retry-after"]) > 0
+        assert "x-should-retry" not in answer.headers
+        served.create("c")
+
+
+@pytest.mark.parametrize("where", ['"custom_id":"\\ud83d","params":{}', '"custom_id":"a","params":{"x":"\\ud83d"}'])
+def test_4_1_half_a_surrogate_pair_is_refused(served: Served, where: str) -> None:
+    status, error_type, text = served.call("POST", PATH, f'{{"requests":[{{{where}}}]}}'.encode()).error
+    assert (status, error_type) == (400, INVALID)
+    assert text.startswith("The request body is not valid JSON: ")
 
 
 def test_1_2_a_gzip_body_is_accepted(served: Served) -> None:

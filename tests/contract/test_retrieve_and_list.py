@@ -96,6 +96,16 @@ def test_9_an_expired_batch_ends_with_what_it_has(still: Served) -> None:
     assert sorted(lines) == [b'{"custom_id":"%b","result":{"type":"expired"}}' % name for name in (b"a", b"b")]
 
 
+def test_9_what_finished_before_the_expiry_is_kept(still: Served) -> None:
+    batch_id = still.create("a", "b")
+    still.resolve(batch_id, ["a"])
+    still.clock.turn(DAY_US + 1)
+    assert still.run(still.store.expire(10)) == 1
+    counts = still.call("GET", f"{PATH}/{batch_id}").json()["request_counts"]
+    assert counts == {"processing": 0, "succeeded": 1, "errored": 0, "canceled": 0, "expired": 1}
+    assert still.call("GET", f"{PATH}/{batch_id}/results").body.count(b"\n") == 2
+
+
 @dataclass(frozen=True)
 class Listed:
     served: Served
@@ -142,6 +152,24 @@ def test_5_pages_in_both_directions(listed: Listed, query: str, start: int, end:
     assert [one["id"] for one in page["data"]] == expected
     assert page["has_more"] is has_more
     assert (page["first_id"], page["last_id"]) == ((expected[0], expected[-1]) if expected else (None, None))
+
+
+def test_5_a_pager_that_looks_for_an_empty_page_ends(listed: Listed) -> None:
+    seen: list[str] = []
+    page = listed.served.call("GET", f"{PATH}?limit=10").json()
+    while page["data"]:
+        seen += [one["id"] for one in page["data"]]
+        page = listed.served.call("GET", f"{PATH}?limit=10&after_id={page['last_id']}").json()
+    assert seen == listed.ids
+
+
+def test_5_a_pager_that_turns_towards_newer_items_ends(listed: Listed) -> None:
+    seen: list[str] = []
+    page = listed.served.call("GET", f"{PATH}?limit=10&after_id={listed.ids[14]}").json()
+    while page["first_id"] is not None:
+        seen += [one["id"] for one in reversed(page["data"])]
+        page = listed.served.call("GET", f"{PATH}?limit=10&before_id={page['first_id']}").json()
+    assert seen == listed.ids[::-1]
 
 
 @pytest.mark.parametrize(
