@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,8 @@ from load import examples
 
 LOWTIDE = Path(sys.executable).with_name("lowtide")
 URL = re.compile(r"http://[0-9.]+:\d+")
-KILL_AFTER_RUNNING_S = 2.5
+KILL_AT_SHARE = 1 / 3
+ANSWERED = re.compile(r"^vllm:request_success_total\S* (\S+)$", re.MULTILINE)
 START_S = 30
 END_S = 240
 
@@ -55,6 +57,7 @@ class DemoFailed(Exception):
 
 
 def main() -> int:
+    """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1_200, help="how many requests to send (1200)")
     parser.add_argument("--data", type=Path, help="keep Lowtide's data here instead of a temporary directory")
@@ -76,7 +79,9 @@ def main() -> int:
 def run(stack: ExitStack, data: Path, number: int) -> None:
     """Send, kill, wait, download and check; DemoFailed says what is wrong."""
     data.mkdir(parents=True, exist_ok=True)
-    simulate = [LOWTIDE, "simulate", "--port", "0", "--speed", "5", "--seed", "7"]
+    calls = data / "model-calls.jsonl"
+    calls.unlink(missing_ok=True)
+    simulate = [LOWTIDE, "simulate", "--port", "0", "--speed", "2.5", "--seed", "7", "--log", calls]
     _, model_url = stack.enter_context(process(simulate, data / "simulate.log"))
     print(f"1. A simulated model server listens at {model_url}. Its replies say that they are simulated.")
     serve = [LOWTIDE, "serve", "--port", "0", "--data", data, "--upstream", model_url]
@@ -87,12 +92,17 @@ def run(stack: ExitStack, data: Path, number: int) -> None:
     batch = client.messages.batches.create(requests=requests)
     models = sorted({request["params"]["model"] for request in requests})
     print(f"3. The SDK sent one batch of {number:,} requests for {', '.join(models)}: {batch.id}")
-    batch = watch(client, batch.id, server)
+    batch = watch(client, batch.id, server, model_url, number)
     check(client, batch, [request["custom_id"] for request in requests])
+    again = len(calls.read_bytes().splitlines()) - number
+    print(f"7. The kill cost {again} calls: what the dead worker had in flight, or not stored yet, was asked again.")
 
 
-def watch(client: anthropic.Anthropic, batch_id: str, server: subprocess.Popen[bytes]) -> Any:
-    """Poll until the batch has ended, and kill the worker on the way; returns the ended batch."""
+def watch(client: anthropic.Anthropic, batch_id: str, server: subprocess.Popen[bytes], model: str, number: int) -> Any:
+    """Poll until the batch has ended, and kill the worker on the way; returns the ended batch.
+
+    While a batch runs the API counts all of it as processing, so the progress shown is the model server's.
+    """
     begun = time.monotonic()
     killed = False
     shown = -1
@@ -105,12 +115,19 @@ def watch(client: anthropic.Anthropic, batch_id: str, server: subprocess.Popen[b
             return batch
         if int(elapsed) // 2 > shown:
             shown = int(elapsed) // 2
-            print(f"   {elapsed:4.0f} s  {batch.processing_status}")
-        if not killed and elapsed >= KILL_AFTER_RUNNING_S:
+            print(f"   {elapsed:4.0f} s  {batch.processing_status}; the model server has answered {answered(model):,}")
+        if not killed and answered(model) >= number * KILL_AT_SHARE:
             kill_worker(server, elapsed)
             killed = True
-        time.sleep(0.25)
+        time.sleep(0.2)
     raise DemoFailed(f"the batch had not ended after {END_S} s")
+
+
+def answered(model: str) -> int:
+    """Return how many calls the model server has answered, by its metrics."""
+    with urllib.request.urlopen(f"{model}/metrics") as reply:
+        found = ANSWERED.search(reply.read().decode())
+    return int(float(found[1])) if found else 0
 
 
 def kill_worker(server: subprocess.Popen[bytes], elapsed: float) -> None:

@@ -204,9 +204,13 @@ TOPIC_NUMBERS = {topic: number for number, topic in enumerate(TOPICS)}
 
 def extraction() -> Iterator[Request]:
     source = random.Random(2)
+    seen: set[str] = set()
     for number in range(112):
         kind = ("invoice", "event", "job", "recipe")[number % 4]
-        text = {"invoice": invoice, "event": event, "job": job, "recipe": recipe}[kind](source)
+        write = {"invoice": invoice, "event": event, "job": job, "recipe": recipe}[kind]
+        while (text := write(source)) in seen:
+            continue
+        seen.add(text)
         yield request(
             f"extraction-{kind}-{number:03}",
             {
@@ -270,18 +274,23 @@ def recipe(source: random.Random) -> str:
 
 def conversations() -> Iterator[Request]:
     source = random.Random(3)
+    seen: list[list[Request]] = []
     for number in range(40):
         system, asks, answers = TALKS[number % len(TALKS)]
-        words = {"day": source.choice(DAYS), "n": source.randint(9, 58)}
         turns = 1 + number // 5 % 3
-        messages: list[Request] = []
-        for ask, answer in zip(asks[:turns], answers[:turns], strict=True):
-            messages.append({"role": "user", "content": ask.format(**words)})
-            messages.append({"role": "assistant", "content": answer.format(**words)})
-        messages.append({"role": "user", "content": asks[turns].format(**words)})
+        while (messages := talk(asks[: turns + 1], answers[:turns], source)) in seen:
+            continue
+        seen.append(messages)
         model = ("claude-haiku-4-5", "claude-sonnet-5", "claude-opus-5")[number % 3]
         params = {"model": model, "max_tokens": 300, "system": system, "messages": messages}
         yield request(f"conversation-{number:02}", params)
+
+
+def talk(asks: list[str], answers: list[str], source: random.Random) -> list[Request]:
+    words = {"day": source.choice(DAYS), "n": source.randint(9, 58)}
+    texts = [text for pair in zip(asks, [*answers, ""], strict=True) for text in pair][:-1]
+    roles = ("user", "assistant")
+    return [{"role": roles[place % 2], "content": text.format(**words)} for place, text in enumerate(texts)]
 
 
 def images() -> Iterator[Request]:

@@ -18,7 +18,7 @@ from lowtide.simulate.faults import STATUSES, Fault
 from lowtide.simulate.reply import LABEL
 
 JSON: Final = "application/json"
-_BOMB_BYTES: Final = 256 * 1024 * 1024
+_BOMB_BYTES: Final = 64 * 1024 * 1024
 _DEPTH: Final = 200_000
 _encode = msgspec.json.Encoder().encode
 
@@ -117,7 +117,7 @@ def _near_message() -> bytes:
 
 @cache
 def _bomb() -> bytes:
-    packer = zlib.compressobj(9, wbits=31)
+    packer = zlib.compressobj(6, wbits=31)
     before, after = _near_message().split(b"TEXT")
     chunk = b"a" * 1024 * 1024
     parts = [packer.compress(before)]

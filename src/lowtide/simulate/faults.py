@@ -21,7 +21,7 @@ Kinds beside the statuses:
     error-in-200  200 with an error's envelope
     line-breaks   the right answer, spread over lines, with U+2028 and U+0085 inside
     deep          200 with a Message nested 200,000 deep
-    gzip-bomb     200 with 256 MB of text in 256 kB of gzip
+    gzip-bomb     200 with 64 MB of text in 64 kB of gzip
     endless       200 with a body that never ends
     llama-cpp     the right answer with a `chatcmpl-` id, and a stop sequence reported as `end_turn`
     crash         the process ends, without a word (only with --allow-crash; else as reset)
