@@ -28,7 +28,7 @@ from tests.rig.notice import wait_for_name
 from tests.rig.server import ROOT, Server, age_s, choose, send
 from tests.rig.watch import Watch, percentile
 
-KILL_WEIGHTS = {"extra worker": 8, "worker": 3, "api": 3, "serve": 3, "splitter": 2}
+KILL_WEIGHTS = {"extra worker": 10, "worker": 4, "api": 2, "serve": 1, "splitter": 2}
 PAUSE_WEIGHTS = {"extra worker": 6, "worker": 3, "api": 1}
 GROWN_S, GROWN_SHARE = 2.0, 0.85
 """Most victims have lived so long that they have work in hand; the others are hit while they start."""
