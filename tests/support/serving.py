@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-TRIES, PAUSE_S = 600, 0.05
+TRIES, PAUSE_S = 1200, 0.05
 HEADERS = {"x-api-key": "any", "anthropic-version": "2023-06-01", "content-type": "application/json"}
 
 
