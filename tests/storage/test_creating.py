@@ -197,3 +197,11 @@ async def test_a_refused_create_leaves_its_upload_to_be_abandoned(steps: Steps) 
         await steps.batch((8,), queued_requests_max=7)
     steps.clock.pass_wall(2 * DAY_US)
     assert await steps.store.purge(0, 10) == 1
+
+
+async def test_a_model_with_a_nul_does_not_become_another_model(steps: Steps) -> None:
+    new = NewBatch(new_id("msgbatch"), WORKSPACE, "up", "requests/up", {}, DAY_US, 0, PLAIN)
+    await steps.store.begin_upload(WORKSPACE, "up", "requests/up")
+    created = await steps.store.create_batch(new, [NewChunk(0, "m\0x", 0, 1, 1, 1, 8)])
+    (claimed,) = await steps.claim(await steps.session(), created.batch)
+    assert claimed.model == "m\ufffdx"

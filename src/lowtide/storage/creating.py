@@ -217,10 +217,11 @@ def _batch_values(now: Moment, new: NewBatch, total: int, chunks: int) -> dict[s
 
 
 def _chunk_row(position: int, planned: NewChunk) -> tuple[int | str, ...]:
+    """Return a planned chunk's values. Databases end a text at NUL: cut there, a model could become another's name."""
     return (
         position,
         planned.group,
-        planned.model,
+        planned.model.replace("\0", "\ufffd"),
         planned.offset,
         planned.length,
         planned.head_length,
