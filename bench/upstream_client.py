@@ -2,7 +2,8 @@
 
     python bench/upstream_client.py [repeats] [requests]
 
-Prints one line for each concurrency: the ratio (median of interleaved repeats), and both sides' rates.
+Prints one line for each concurrency: the ratio (median of interleaved repeats), both sides' rates, and the CPU time that
+each side's process spent on a request, which says the same on a machine that others load.
 """
 
 import asyncio
@@ -55,14 +56,21 @@ def main() -> None:
         bodies = [BODY] * count
         for in_flight in (64, 256):
             rates: list[tuple[float, float]] = []
+            costs_us: list[tuple[float, float]] = []
             for _ in range(repeats):
+                cpu_s = [time.process_time()]
                 peer = count / bare_pycurl(f"http://127.0.0.1:{port}/v1/messages", bodies, in_flight)
+                cpu_s.append(time.process_time())
                 rates.append((count / ours(port, bodies, in_flight), peer))
+                cpu_s.append(time.process_time())
+                costs_us.append(((cpu_s[2] - cpu_s[1]) * 1e6 / count, (cpu_s[1] - cpu_s[0]) * 1e6 / count))
             ratios = [mine / peer for mine, peer in rates]
             mine, peer = (statistics.median(side) for side in zip(*rates, strict=True))
+            mine_us, peer_us = (statistics.median(side) for side in zip(*costs_us, strict=True))
             print(
                 f"upstream client, {in_flight} in flight: {statistics.median(ratios):.2f} of the bare loop "
-                f"({min(ratios):.2f} to {max(ratios):.2f}; {mine:,.0f}/s against {peer:,.0f}/s; {repeats} repeats)"
+                f"({min(ratios):.2f} to {max(ratios):.2f}; {mine:,.0f}/s against {peer:,.0f}/s; "
+                f"CPU {mine_us:.0f} us against {peer_us:.0f} us a request; {repeats} repeats)"
             )
     finally:
         server.kill()

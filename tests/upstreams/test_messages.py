@@ -1,7 +1,10 @@
 """What a driver of an upstream promises beside its errors: connections, headers, deadlines, streams, listings."""
 
 import asyncio
+import ssl
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from scripted import WHOLE, Call, ScriptedServer, reply, says, stall, stall_after, then_close
@@ -254,3 +257,33 @@ async def test_a_listing_that_is_none_raises(server: ScriptedServer, upstream: M
     server.scripts[b""] = says(answer)
     with pytest.raises(UpstreamError):
         await upstream.models()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, ssl.SSLContext]:
+    """A certificate of its own authority for localhost, as a file, and what a server needs to show it."""
+    key, file = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    request += ["-keyout", key, "-out", file, "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*request, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file, key)
+    return file, context
+
+
+async def test_https_is_checked_against_the_given_authority(
+    certificate: tuple[str, ssl.SSLContext], connect: Connect
+) -> None:
+    file, context = certificate
+    server = ScriptedServer(tls=context)
+    await server.start()
+    body = b"x" * 3_000_000
+    server.scripts[body] = says(reply(body))
+    url = f"https://localhost:{server.port}"
+    trusting = connect(url=url, ca_file=file)
+    for _ in range(3):
+        assert (await trusting.send(body, {}, 60)).body == body
+    with pytest.raises(UpstreamUnreachable):
+        await connect(url=url).send(b"x", {}, 60)
+    await trusting.close()
+    await server.stop()

@@ -21,6 +21,8 @@ from lowtide.upstreams.transfer import ReplyHeaders, Transfer, error_of, overdue
 
 _LISTING_TIMEOUT_S = 30.0
 _LISTING_PAGES_MAX = 50
+_BODY_KEPT_BYTES = 16 * 1024
+"""A handle at rest may hold on to a body of this size; a longer one is let go (bounded-memory)."""
 _TICK_S = 0.1
 """How often deadlines are looked at. libcurl's own cost a tenth of a request's time, since each is a timer."""
 
@@ -74,6 +76,8 @@ class MessagesUpstream:
         finally:
             if not transfer.lane.multi.closed:
                 transfer.reset()
+                if len(body) > _BODY_KEPT_BYTES:
+                    transfer.curl.setopt(pycurl.POSTFIELDS, b"")
                 self._free.append(transfer)
 
     async def open(self, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Stream:
