@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +14,14 @@ URL = re.compile(r"http://\S+")
 
 @contextmanager
 def simulated(*flags: str) -> Iterator[str]:
-    command = [sys.executable, "-m", "lowtide.cli.simulate", "--port", "0", *flags]
+    command = [Path(sys.executable).with_name("lowtide"), "simulate", "--port", "0", *flags]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
         line = child.stdout.readline()
-        yield URL.search(line)[0]
+        found = URL.search(line)
+        assert found, "it did not start"
+        yield found[0]
     finally:
         child.terminate()
         child.wait()

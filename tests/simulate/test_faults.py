@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -13,6 +14,7 @@ import pytest
 from lowtide.domain.errors import InvalidRequest, SettingsError
 from lowtide.simulate.faults import KINDS, OTHERS, STATUSES, Fault, Faults, parse_rate
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a client need not read all certificates for http
 Serve = Callable[..., AbstractContextManager[str]]
 
 
@@ -22,7 +24,7 @@ def body(mark: str, **changes: object) -> bytes:
 
 
 def post(url: str, mark: str, **changes: object) -> httpx2.Response:
-    return httpx2.post(f"{url}/v1/messages", content=body(mark, **changes), timeout=20)
+    return httpx2.post(f"{url}/v1/messages", content=body(mark, **changes), timeout=20, verify=NO_TLS)
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -58,7 +60,7 @@ def test_half_a_body_is_cut_off(url: str, *, streamed: bool) -> None:
 
 def test_a_stall_says_nothing_until_the_caller_hangs_up(url: str) -> None:
     with pytest.raises(httpx2.ReadTimeout):
-        httpx2.post(f"{url}/v1/messages", content=body("[[simulate: stall]]"), timeout=0.2)
+        httpx2.post(f"{url}/v1/messages", content=body("[[simulate: stall]]"), timeout=0.2, verify=NO_TLS)
 
 
 def test_a_stall_of_some_seconds_ends_in_a_reset(url: str) -> None:
@@ -105,7 +107,9 @@ def test_line_breaks_stand_between_and_inside(url: str) -> None:
 
 
 def test_a_bomb_is_small_until_it_is_opened(url: str) -> None:
-    with httpx2.stream("POST", f"{url}/v1/messages", content=body("[[simulate: gzip-bomb]]"), timeout=60) as reply:
+    with httpx2.stream(
+        "POST", f"{url}/v1/messages", content=body("[[simulate: gzip-bomb]]"), timeout=60, verify=NO_TLS
+    ) as reply:
         raw = b"".join(reply.iter_raw())
     assert len(raw) < 200_000
     with gzip.GzipFile(fileobj=io.BytesIO(raw)) as opened:
@@ -114,7 +118,7 @@ def test_a_bomb_is_small_until_it_is_opened(url: str) -> None:
 
 
 def test_an_endless_body_goes_on_until_the_caller_hangs_up(url: str) -> None:
-    with httpx2.stream("POST", f"{url}/v1/messages", content=body("[[simulate: endless]]")) as reply:
+    with httpx2.stream("POST", f"{url}/v1/messages", content=body("[[simulate: endless]]"), verify=NO_TLS) as reply:
         seen = 0
         for part in reply.iter_raw():
             seen += len(part)
@@ -152,9 +156,9 @@ def test_a_caller_that_hangs_up_leaves_the_engine(start: Serve) -> None:
     with start("--speed", "0.001") as url:
         for streamed in (False, True):
             with pytest.raises(httpx2.ReadTimeout):
-                httpx2.post(f"{url}/v1/messages", content=body("", stream=streamed), timeout=0.2)
+                httpx2.post(f"{url}/v1/messages", content=body("", stream=streamed), timeout=0.2, verify=NO_TLS)
         for _ in range(100):
-            text = httpx2.get(f"{url}/metrics").text
+            text = httpx2.get(f"{url}/metrics", verify=NO_TLS).text
             if 'running{engine="0",model_name="simulated"} 0.0' in text:
                 return
         pytest.fail("the sequences still run")

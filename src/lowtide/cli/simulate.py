@@ -1,11 +1,11 @@
 """`lowtide simulate`: a simulated model server, for trying Lowtide out, for tests and for benchmarks."""
 
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lowtide.domain.errors import SettingsError
 from lowtide.simulate import faults
 from lowtide.simulate.settings import EngineSettings, ServerSettings
 
@@ -43,32 +43,26 @@ def simulate(  # noqa: PLR0913  # each argument is an option of the command
     """
     from lowtide.simulate.run import serve  # noqa: PLC0415 the server is loaded when the command runs
 
-    try:
-        settings = ServerSettings(
-            engine=EngineSettings(
-                seats=max_num_seqs,
-                step_base_ns=round(step_base_ms * 1e6),
-                step_per_sequence_ns=round(step_per_sequence_ms * 1e6),
-                prompt_tokens_per_s=prompt_rate,
-                blocks=kv_blocks,
-                context_tokens_max=max_model_len,
-            ),
-            speed=speed,
-            seed=seed,
-            output_tokens_median=output_tokens,
-            output_tokens_sigma=output_sigma,
-            models=tuple(filter(None, models.split(","))),
-            api_key=api_key or None,
-            faults=tuple(faults.parse_rate(text) for text in fault or ()),
-            allow_crash=allow_crash,
-            log=log,
-        )
-        serve(settings, host, port, anywhere=anywhere)
-    except SettingsError as error:
-        raise typer.BadParameter(str(error)) from error
+    settings = ServerSettings(
+        engine=EngineSettings(
+            seats=max_num_seqs,
+            step_base_ns=round(step_base_ms * 1e6),
+            step_per_sequence_ns=round(step_per_sequence_ms * 1e6),
+            prompt_tokens_per_s=prompt_rate,
+            blocks=kv_blocks,
+            context_tokens_max=max_model_len,
+        ),
+        speed=speed,
+        seed=seed,
+        output_tokens_median=output_tokens,
+        output_tokens_sigma=output_sigma,
+        models=tuple(filter(None, models.split(","))),
+        api_key=api_key or None,
+        faults=tuple(faults.parse_rate(text) for text in fault or ()),
+        allow_crash=allow_crash,
+        log=log,
+    )
+    serve(settings, host, port, anywhere=anywhere)
 
 
-simulate.__doc__ = f"{simulate.__doc__}\n\n\b\n{_MARKS}"
-
-if __name__ == "__main__":
-    typer.run(simulate)
+simulate.__doc__ = f"{cleandoc(simulate.__doc__ or '')}\n\n\b\n{_MARKS}"
