@@ -183,3 +183,19 @@ async def test_a_cancelled_create_ends_its_child_and_leaves_nothing(lab: Lab, in
     while list((lab.root.parent / "spool").iterdir()):
         await asyncio.sleep(0.001)
     assert not lab.keys()
+
+
+async def test_a_create_cancelled_while_its_child_works_ends_the_child(
+    lab: Lab, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOWTIDE_FAULTS", "intake.child_report=hang-before")
+    task = asyncio.create_task(intake.create(call(body_of(3, "x" * SMALL_BYTES))))
+    spool = lab.root.parent / "spool"
+    while not list(spool.glob("*.requests")):
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while list(spool.iterdir()):
+        await asyncio.sleep(0.001)
+    assert not (await lab.store.list_batches(DEFAULT_WORKSPACE, 10)).batches
