@@ -54,7 +54,12 @@ class ModelServer:
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         config = uvicorn.Config(
-            self._answer, interface="asgi3", log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1
+            self._answer,
+            interface="asgi3",
+            log_config=None,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self.socket],), name="models")

@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import pytest
 
 from contract import sdks
 from contract.serving import Served, requests
+from lowtide.upstreams.config import UpstreamConfig
+from lowtide.upstreams.messages import MessagesUpstream
 
 HERE = Path(__file__).parent
 SEPARATED = "one\u2028two\u0085three"
@@ -108,6 +112,64 @@ def test_0_the_python_sdk_0_runs_the_whole_cycle(roomy: Served, old_python: Path
 
 def test_0_the_typescript_sdk_1_runs_the_whole_cycle(roomy: Served, typescript: Path) -> None:
     run(roomy, ["node", typescript / "cycle.mjs", roomy.url], 2, "1.")
+
+
+@contextmanager
+def simulated() -> Iterator[str]:
+    """Serve simulated models in a process, whose one line of output ends with its address."""
+    command = [sys.executable, "-m", "lowtide", "simulate", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def interactive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[anthropic.Anthropic]:
+    with simulated() as url:
+        config = UpstreamConfig("simulated", url)
+        with (
+            Served(tmp_path_factory.mktemp("interactive"), lambda: [MessagesUpstream(config)]) as served,
+            anthropic.Anthropic(base_url=served.url, api_key="test-key") as client,
+        ):
+            yield client
+
+
+HELLO: Any = [{"role": "user", "content": "hello"}]
+
+
+def test_12_the_sdk_talks_to_a_model_through_lowtide(interactive: anthropic.Anthropic) -> None:
+    message = interactive.messages.create(model="any", max_tokens=20, messages=HELLO)
+    assert message.usage.output_tokens > 0
+    assert str(message._request_id).startswith("req_01")
+    assert interactive.messages.count_tokens(model="any", messages=HELLO).input_tokens > 0
+
+
+def test_12_the_sdk_streams_from_a_model_through_lowtide(interactive: anthropic.Anthropic) -> None:
+    with interactive.messages.stream(model="any", max_tokens=20, messages=HELLO) as stream:
+        text = "".join(stream.text_stream)
+        message = stream.get_final_message()
+    assert text == "".join(block.text for block in message.content if block.type == "text")
+    assert message.stop_reason is not None
+
+
+def test_12_the_sdk_lists_models_through_lowtide(interactive: anthropic.Anthropic) -> None:
+    models = list(interactive.models.list(limit=1))
+    assert len({model.id for model in models}) == len(models) > 0
+    assert interactive.models.retrieve(models[0].id) == models[0]
+
+
+def test_4_1_the_sdk_reads_the_refusal_of_a_body_far_past_the_limit(served: Served) -> None:
+    params: Any = {"model": "m", "max_tokens": 1, "messages": HELLO, "system": "x" * 20_000_000}
+    with (
+        anthropic.Anthropic(base_url=served.url, api_key="k", max_retries=0) as client,
+        pytest.raises(anthropic.APIStatusError) as refused,
+    ):
+        client.messages.batches.create(requests=[{"custom_id": "a", "params": params}])
+    assert refused.value.status_code == 413
+    assert refused.value.request_id is not None
 
 
 def curl(*arguments: str | Path, stdin: bytes = b"") -> tuple[str, bytes]:
