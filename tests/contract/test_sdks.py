@@ -2,10 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,6 +172,42 @@ def test_4_1_the_sdk_reads_the_refusal_of_a_body_far_past_the_limit(served: Serv
         client.messages.batches.create(requests=[{"custom_id": "a", "params": params}])
     assert refused.value.status_code == 413
     assert refused.value.request_id is not None
+
+
+def lose_first_answer(listener: socket.socket, port: int) -> None:
+    """Pass two connections on to `port`, but drop the first one instead of what it was answered."""
+    for is_lost in (True, False):
+        client, _ = listener.accept()
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            sending = threading.Thread(target=pass_on, args=(client, server))
+            sending.start()
+            answered = server.recv(65536)
+            if is_lost:
+                client.shutdown(socket.SHUT_RDWR)
+            else:
+                client.sendall(answered)
+                pass_on(server, client)
+            sending.join()
+
+
+def pass_on(source: socket.socket, target: socket.socket) -> None:
+    """Copy bytes until either side ends."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_0_11_a_create_whose_answer_was_lost_is_retried_by_the_sdk_into_one_batch(still: Served) -> None:
+    wanted: Any = [{"custom_id": "a", "params": {"model": "m", "max_tokens": 1, "messages": HELLO}}]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        proxy = threading.Thread(target=lose_first_answer, args=(listener, still.port))
+        proxy.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with anthropic.Anthropic(base_url=url, api_key="k") as client:
+            made = client.messages.batches.create(requests=wanted)
+        proxy.join()
+    assert [one["id"] for one in still.call("GET", "/v1/messages/batches").json()["data"]] == [made.id]
 
 
 def curl(*arguments: str | Path, stdin: bytes = b"") -> tuple[str, bytes]:
