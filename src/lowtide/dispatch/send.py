@@ -26,6 +26,7 @@ from lowtide.dispatch.tries import backoff_s
 from lowtide.domain.errors import ErrorType
 from lowtide.domain.ids import RUN, new_id
 from lowtide.domain.lines import error_result, errored_line, succeeded_line
+from lowtide.domain.splice import NoSuchMember
 from lowtide.ports.upstream import UpstreamBroke, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 
 FAULTS_IN_A_ROW = 8
@@ -98,6 +99,8 @@ class Senders:
             return replies.Faulty(ErrorType.TIMEOUT, str(error))
         except UpstreamError as error:
             return replies.Faulty(ErrorType.API, str(error))
+        except NoSuchMember:
+            return replies.Failed(ErrorType.INVALID_REQUEST, "model: write the name of this member without escapes")
         except Exception:
             # A bug of ours in the way of one request must not end the worker, with all the others in flight.
             log.exception("try.failed", chunk=claimed.key, index=pending.index, upstream=lane.name)
