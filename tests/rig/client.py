@@ -1,7 +1,8 @@
 """The rig's client: makes batches, cancels some, follows all to their end, and journals every promise it is given.
 
 A create without an answer is sent again as an SDK does it: same bytes, `x-stainless-retry-count` one higher; every
-second batch has an Idempotency-Key instead. So the number of batches must stay at most the number of intents.
+second batch has an Idempotency-Key instead. Some creates are sent again although they were answered, as by a client that
+never saw the answer, and must lead to the same batch. So there is at most one batch for each intent.
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from tests.rig.journal import Journal
 PAUSE_S = 0.1
 KINDS = ("plain",) * 92 + ("flaky",) * 4 + ("bad",) * 2 + ("broken",) * 2
 MODELS = ("deep", "wide")
+BULK_CHARS = 400_000
+"""What makes every tenth body a large one, which is split by a process of its own."""
 
 
 def make_requests(number: int, size: int, chance: random.Random) -> tuple[bytes, dict[str, str]]:
@@ -31,7 +34,7 @@ def make_requests(number: int, size: int, chance: random.Random) -> tuple[bytes,
         params: dict[str, Any] = {
             "model": chance.choice(MODELS),
             "max_tokens": 0 if kind == "broken" else 64,
-            "system": chance.choice(systems),
+            "system": "x" * BULK_CHARS if number % 10 == 3 and place == 0 else chance.choice(systems),
             "messages": [{"role": "user", "content": f"mark={custom_id};kind={kind};"}],
         }
         requests.append({"custom_id": custom_id, "params": params})
@@ -47,6 +50,7 @@ class Client:
     seed: int
     sizes: tuple[int, int] = (1, 120)
     cancel_share: float = 0.15
+    doubt_share: float = 0.1
     stop: threading.Event = field(default_factory=threading.Event)
     give_up: threading.Event = field(default_factory=threading.Event)
     open: dict[int, str] = field(default_factory=dict)
@@ -74,7 +78,12 @@ class Client:
         self.journal.note("intent", number, kinds=kinds)
         self.counts["requests"] += len(kinds)
         keyed = {"idempotency-key": f"rig-{self.seed}-{number}"} if number % 2 else {}
-        answer = self._create_until_answered(body, keyed)
+        answer, count = self._create_until_answered(body, keyed)
+        if answer is not None and answer.status == 200 and chance.random() < self.doubt_share:
+            first, self.counts["creates sent twice"] = answer, self.counts["creates sent twice"] + 1
+            answer, _ = self._create_until_answered(body, keyed, count + 1)
+            if answer is not None and answer.status == 200 and answer.json["id"] != first.json["id"]:
+                self.complaints.append(f"creating once: batch {number} was made again by its own retry")
         if answer is None:
             return None
         if answer.status != 200:
@@ -89,8 +98,8 @@ class Client:
             self.cancel(number, made)
         return made
 
-    def _create_until_answered(self, body: bytes, headers: dict[str, str]) -> Answer | None:
-        count = 0
+    def _create_until_answered(self, body: bytes, headers: dict[str, str], count: int = 0) -> tuple[Answer | None, int]:
+        """Return the answer to a create, and the retry count under which it came."""
         while not self.give_up.is_set():
             try:
                 sent = {**headers, "x-stainless-retry-count": str(count)}
@@ -98,12 +107,12 @@ class Client:
             except NoAnswer:
                 self.counts["creates without an answer"] += 1
             else:
-                if answer.status < 500:
-                    return answer
+                if answer.status < 500 and answer.status != 429:
+                    return answer, count
                 self.counts[f"creates answered {answer.status}"] += 1
             count += 1
             self.give_up.wait(PAUSE_S)
-        return None
+        return None, count
 
     def cancel(self, number: int, made: str) -> None:
         """Cancel a batch; an answer is not needed, since asking twice is harmless."""

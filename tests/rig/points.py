@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import random
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from tests.rig.auditor import Audit, Findings
 from tests.rig.client import Client, make_requests
 from tests.rig.journal import Journal
 from tests.rig.run import commit
-from tests.rig.server import ROOT, Server
+from tests.rig.server import ROOT, Server, send
 
 LEASE_S = 1.0
 END_S = 60.0
@@ -88,7 +90,7 @@ class Walk:
         return path.exists() and f"{self.case.point}={self.case.action}" in path.read_text(encoding="utf-8")
 
     def usual(self) -> bool:
-        """Make batches, cancel one, and wait for all; return whether they ended."""
+        """Make batches, cancel one, let the worker go in the middle, and wait for all; return whether they ended."""
         numbers = range(1, 4)
         makers = [threading.Thread(target=self.client.make_one, args=(number,)) for number in numbers]
         for maker in makers:
@@ -98,6 +100,8 @@ class Walk:
             time.sleep(0.05)
         if 2 in self.client.open:
             self.client.cancel(2, self.client.open[2])
+        for worker in self.server.processes()["worker"]:
+            send(worker, signal.SIGTERM)
         return self._wait(lambda: not self.client.open, END_S)
 
     def give_up_an_upload(self) -> None:
@@ -148,12 +152,12 @@ def walk(case: Case, folder: Path, seed: int) -> Findings:
         "LOWTIDE_FAULTS_TAKEN": str(folder / "taken"),
         "LOWTIDE_FAULT_HANG_S": str(3 * LEASE_S),
     }
-    server = Server(folder, lease_s=LEASE_S, seed=seed, more=more)
+    server = Server(folder, lease_s=LEASE_S, seed=seed, delay_s=(0.1, 0.4), more=more)
     findings = Findings()
     try:
         server.start_upstream()
         server.wait_ready()
-        client = Client(server.port, Journal(server.journal), seed, sizes=(5, 40), cancel_share=0)
+        client = Client(server.port, Journal(server.journal), seed, sizes=(30, 80), cancel_share=0, doubt_share=1)
         doing = Walk(case, server, client)
         follower = threading.Thread(target=client.follow)
         follower.start()
@@ -183,6 +187,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="so many cases instead of all")
     parser.add_argument("--only", default="", help="only the points that begin so")
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--keep", type=Path, help="a folder to work in, kept afterwards")
     given = parser.parse_args()
     cases = [case for case in all_cases() if case.point.startswith(given.only)]
@@ -191,8 +196,10 @@ def main() -> int:
     violations = 0
     with contextlib.ExitStack() as stack:
         folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lowtide-points-")))
-        for number, case in enumerate(cases):
-            findings = walk(case, folder / f"{case.point}-{case.action}", given.seed)
+        pool = stack.enter_context(ThreadPoolExecutor(given.jobs))
+        walks = [pool.submit(walk, case, folder / f"{case.point}-{case.action}", given.seed) for case in cases]
+        for number, (case, walked) in enumerate(zip(cases, walks, strict=True)):
+            findings = walked.result()
             violations += len(findings.violations)
             said = "; ".join(findings.violations) or "holds"
             print(f"  {number + 1}/{len(cases)} {case.point} {case.action}: {said}", flush=True)
