@@ -89,16 +89,8 @@ class Senders:
             body = lane.upstream.prepare(pending.params, claimed.model)
             reply = await lane.upstream.send(body, claimed.headers, timeout_s)
             return replies.judge(reply, model=claimed.model)
-        except UpstreamUnreachable as error:
-            return _Unreachable(str(error))
-        except UpstreamBroke as error:
-            return _Broke(str(error))
-        except UpstreamTimeout as error:
-            if time.monotonic() >= pending.hold.deadline_s:
-                return _OutOfTime()
-            return replies.Faulty(ErrorType.TIMEOUT, str(error))
         except UpstreamError as error:
-            return replies.Faulty(ErrorType.API, str(error))
+            return _verdict_of(error, out_of_time=time.monotonic() >= pending.hold.deadline_s)
         except NoSuchMember:
             return replies.Failed(ErrorType.INVALID_REQUEST, "model: write the name of this member without escapes")
         except Exception:
@@ -257,3 +249,18 @@ class Senders:
 def refusal_line(custom_id: str, error_type: ErrorType, message: str) -> bytes:
     """Return the line of a request that never went anywhere."""
     return errored_line(custom_id, error_result(error_type, message, None))
+
+
+def _verdict_of(error: UpstreamError, *, out_of_time: bool) -> Verdict:
+    """Return what a call that brought no whole reply means."""
+    match error:
+        case UpstreamUnreachable():
+            return _Unreachable(str(error))
+        case UpstreamBroke():
+            return _Broke(str(error))
+        case UpstreamTimeout() if out_of_time:
+            return _OutOfTime()
+        case UpstreamTimeout():
+            return replies.Faulty(ErrorType.TIMEOUT, str(error))
+        case _:
+            return replies.Faulty(ErrorType.API, str(error))
