@@ -62,3 +62,14 @@ def test_what_is_no_object_is_refused(text: bytes) -> None:
 def test_a_member_that_cannot_be_replaced_is_said_so(text: bytes) -> None:
     with pytest.raises(NoSuchMember):
         replace_member(text, "model", b'"z"')
+
+
+def test_a_member_is_found_whatever_its_neighbours_repeat_inside_themselves() -> None:
+    inner = b'{"model":"a"},' * 100_000
+    text = b'{"messages":[%b{}],"model" : "a" ,"x":"\\"model\\":"}' % inner
+    expected = b'{"messages":[%b{}],"model" : "b" ,"x":"\\"model\\":"}' % inner
+    assert replace_member(text, "model", b'"b"') == expected
+
+
+def test_of_members_with_the_same_name_the_last_is_replaced() -> None:
+    assert replace_member(b'{"m":1,"m":[2],"m": 3}', "m", b"4") == b'{"m":1,"m":[2],"m": 4}'

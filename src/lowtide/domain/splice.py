@@ -2,13 +2,11 @@
 
 Lowtide never re-encodes what a client wrote: numbers keep their digits, keys their order, white space its place. Where
 a member must change (an aliased model, a priority), its value alone is cut out and replaced. Which bytes are the value
-is never guessed: a candidate found by its looks is replaced by a sentinel, and counts only if a decoder then reads the
-sentinel as the top-level member and every other member as before.
+is never guessed by their looks: a decoder says how long each value is, and the walk from one to the next is as long as
+the text, whatever a hostile one repeats inside its values.
 """
 
 import re
-import secrets
-from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -33,7 +31,8 @@ class _Key:
         self.name = name
 
 
-_VALUE: Final = rb'("(?:[^"\\]|\\.)*"|[-+.0-9a-zA-Z]+)'
+_HEAD: Final = re.compile(rb'[ \t\r\n,]*("(?:[^"\\]++|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
+"""What stands between two values of an object: the name is its group."""
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_all = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=lambda _, name: _Key(name)).decode
 _encode = msgspec.json.Encoder().encode
@@ -77,19 +76,15 @@ def duplicate_member(text: bytes, members: dict[str, msgspec.Raw]) -> str | None
 def replace_member(text: bytes, name: str, value: bytes) -> bytes:
     """Return `text` with the value of its top-level member `name`, a string or a scalar, replaced by the JSON `value`.
 
-    Raises NotAnObject, and NoSuchMember when there is no such member, its value is an array or an object, or its name
-    is written with escapes.
+    Of members with the same name the last is replaced. Raises NotAnObject, and NoSuchMember when there is no such
+    member, its value is an array or an object, or its name is written with escapes.
     """
-    expected = {key: bytes(raw) for key, raw in top_level(text).items()}
-    if name not in expected:
+    if name not in top_level(text):
         raise NoSuchMember(name)
-    sentinel = _encode(secrets.token_hex(16))
-    expected[name] = sentinel
-    for found in _candidate(name).finditer(text):
-        start, end = found.span(1)
-        if _reads_as(text[:start] + sentinel + text[end:], expected):
-            return text[:start] + value + text[end:]
-    raise NoSuchMember(name)
+    start, end = _place(text, name)
+    if text[start : start + 1] in {b"[", b"{"}:
+        raise NoSuchMember(name)
+    return text[:start] + value + text[end:]
 
 
 def add_member(text: bytes, name: str, value: bytes) -> bytes:
@@ -99,14 +94,18 @@ def add_member(text: bytes, name: str, value: bytes) -> bytes:
     return b"%b%b:%b%b%b" % (text[:start], _encode(name), value, comma, text[start:])
 
 
-@lru_cache(maxsize=64)
-def _candidate(name: str) -> re.Pattern[bytes]:
-    return re.compile(re.escape(_encode(name)) + rb"\s*:\s*" + _VALUE)
-
-
-def _reads_as(text: bytes, expected: dict[str, bytes]) -> bool:
-    try:
-        members = _decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return members.keys() == expected.keys() and all(bytes(members[key]) == expected[key] for key in expected)
+def _place(text: bytes, name: str) -> tuple[int, int]:
+    """Return where the value of the last member `name` stands, walking from value to value by their lengths."""
+    found: tuple[int, int, bytes] | None = None
+    written = _encode(name)
+    end = text.index(b"{") + 1
+    for key, raw in _decode_all(text).items():
+        head = _HEAD.match(text, end)
+        if head is None:
+            raise NoSuchMember(name)
+        end = head.end() + len(raw)
+        if key.name == name:
+            found = (head.end(), end, bytes(raw)) if head[1] == written else None
+    if found is None or text[found[0] : found[1]] != found[2]:
+        raise NoSuchMember(name)
+    return found[0], found[1]
