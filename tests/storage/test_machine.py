@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -99,6 +99,7 @@ class Lifecycle(RuleBasedStateMachine):
         self._clock = SetClock()
         self._models: dict[str, Model] = {}
         self._sessions: dict[str, int] = {}
+        self._claims: list[tuple[Session, Claimed]] = []
         self._open()
 
     def _open(self) -> None:
@@ -120,6 +121,11 @@ class Lifecycle(RuleBasedStateMachine):
     def _chunk(self, key: int) -> tuple[Model, Chunk]:
         return next((model, model.chunks[key]) for model in self._models.values() if key in model.chunks)
 
+    def _zombies(self) -> list[tuple[Session, Claimed]]:
+        """Return the claims whose chunk is held under a newer attempt."""
+        held = [(session, it, self._chunk(it.key)[1]) for session, it in self._claims]
+        return [(session, it) for session, it, chunk in held if chunk.holder and chunk.attempt > it.attempt]
+
     def _lives(self, session: str) -> bool:
         return self._sessions.get(session, 0) > self._clock.lease
 
@@ -129,7 +135,8 @@ class Lifecycle(RuleBasedStateMachine):
     def begin(self) -> None:
         self.create([3, 1])
 
-    @rule(sizes=st.lists(st.sampled_from([1, 2, 5, 32]), min_size=1, max_size=4))
+    @precondition(lambda self: len(self._models) < 3)
+    @rule(sizes=st.lists(st.sampled_from([1, 2, 5, 32]), min_size=1, max_size=2))
     def create(self, sizes: list[int]) -> None:
         batch = self._run(self._steps.batch(sizes, window_us=WINDOW_US))
         keys = self._run(self._steps.keys(batch))
@@ -165,7 +172,13 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(target=claims, session=sessions, data=st.data())
     def claim(self, session: Session, data: st.DataObject) -> Any:
         keys = [key for model in self._models.values() for key in model.chunks]
-        wanted = data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=4, unique=True))
+        return self._claim(session, data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=6, unique=True)))
+
+    @rule(target=claims)
+    def a_worker_starts_and_claims_all(self) -> Any:
+        return self._claim(self.open_session(), [key for model in self._models.values() for key in model.chunks])
+
+    def _claim(self, session: Session, wanted: list[int]) -> Any:
         if not self._lives(session.id):
             with pytest.raises(SessionPast):
                 self._run(self._store.claim(session.id, wanted))
@@ -181,12 +194,13 @@ class Lifecycle(RuleBasedStateMachine):
                 expected.add((key, chunk.attempt, chunk.resolved))
         found = self._run(self._store.claim(session.id, wanted))
         assert {(it.key, it.attempt, it.resolved) for it in found} == expected
+        self._claims += [(session, it) for it in found]
         return multiple(*((session, it) for it in found))
 
     @rule(
         target=unanswered, claim=claims, bits=st.integers(0, 2**32 - 1), errored=st.integers(0, 3), close=st.booleans()
     )
-    def commit(self, claim: tuple[Session, Claimed], bits: int, errored: int, close: bool) -> Commit:
+    def commit(self, claim: tuple[Session, Claimed], bits: int, errored: int, *, close: bool) -> Commit:
         """Commit some of a chunk, whether or not the lease still stands, and whether or not it was resolved before."""
         session, claimed = claim
         model, chunk = self._chunk(claimed.key)
@@ -211,6 +225,13 @@ class Lifecycle(RuleBasedStateMachine):
             assert answer.ended == ([model.batch.id] if model.state is BatchState.ENDED else [])
         return new
 
+    @precondition(lambda self: self._zombies())
+    @rule(data=st.data())
+    def a_zombie_commits(self, data: st.DataObject) -> None:
+        session, claimed = data.draw(st.sampled_from(self._zombies()))
+        free = full_bitmap(claimed.size) & ~self._chunk(claimed.key)[1].resolved
+        assert self._run(self._steps.commit(session, [some(claimed, free & -free)])).refused == {claimed.key}
+
     @rule(new=unanswered)
     def repeat_a_commit_whose_answer_was_lost(self, new: Commit) -> None:
         """It finds itself if it stood; else it is judged again, and an empty part may stand by now."""
@@ -221,8 +242,8 @@ class Lifecycle(RuleBasedStateMachine):
                 self._run(self._store.commit(new))
                 assert [self._run(self._steps.row(part.chunk)) for part in new.parts] == before
 
-    @rule(claim=consumes(claims), lost=st.booleans())
-    def give_back(self, claim: tuple[Session, Claimed], lost: bool) -> None:
+    @rule(claim=claims, lost=st.booleans())
+    def give_back(self, claim: tuple[Session, Claimed], *, lost: bool) -> None:
         session, claimed = claim
         model, chunk = self._chunk(claimed.key)
         self._run(self._store.give_back(session.id, [Returned(claimed.key, claimed.attempt, lost=lost)]))
@@ -232,6 +253,13 @@ class Lifecycle(RuleBasedStateMachine):
 
     # -- upkeep and deaths
 
+    @precondition(lambda self: any(self._lives(session) for session in self._sessions))
+    @rule(data=st.data())
+    def a_worker_dies(self, data: st.DataObject) -> None:
+        dead = data.draw(st.sampled_from([session for session in self._sessions if self._lives(session)]))
+        self._run(self._store.release_worker(f"worker-{list(self._sessions).index(dead)}"))
+        self._bury({dead})
+
     @rule(seconds=st.sampled_from([1.0, 6.0, 11.0]))
     def pass_time(self, seconds: float) -> None:
         self._clock.pass_lease(seconds)
@@ -239,8 +267,11 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
-        past = {session for session in self._sessions if not self._lives(session)}
         self._run(self._store.reap())
+        self._bury({session for session in self._sessions if not self._lives(session)})
+
+    def _bury(self, past: set[str]) -> None:
+        self._sessions |= dict.fromkeys(past, 0)
         for model in self._models.values():
             for chunk in model.chunks.values():
                 if chunk.holder is not None and chunk.holder[0] in past:
@@ -311,8 +342,8 @@ def test_no_interleaving_breaks_an_invariant(migrated: Path) -> None:
     run_state_machine_as_test(
         Lifecycle,
         settings=settings(
-            max_examples=40,
-            stateful_step_count=40,
+            max_examples=20,
+            stateful_step_count=30,
             deadline=None,
             derandomize=True,
             database=None,
