@@ -7,7 +7,6 @@ model. The common case is one decode that keeps every member as raw bytes.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -16,16 +15,14 @@ from lowtide.domain.errors import ErrorType
 from lowtide.domain.splice import NotAnObject, duplicate_member, top_level
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """Params that may be sent: the model they name and the most tokens they ask for."""
 
     model: str
     max_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """Params that become an errored result, with its type and text."""
 
     error_type: ErrorType

@@ -8,6 +8,8 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
+import msgspec
+
 from lowtide.domain.chunks import full_bitmap
 from lowtide.domain.limits import LOSSES_MAX
 from lowtide.domain.outcomes import Outcome, Usage
@@ -40,8 +42,7 @@ class Pending:
             self.sender.cancel()
 
 
-@dataclass(frozen=True, slots=True)
-class Fresh:
+class Fresh(msgspec.Struct, frozen=True):
     """A result that is not yet committed."""
 
     index: int
@@ -101,13 +102,11 @@ class Hold:
 
     def part(self, taken: list[Fresh], offset: int) -> Part:
         """Return what `taken` adds to a segment at `offset`, and the closing once nothing is in flight."""
-        usage, succeeded, bitmap, length = Usage(), 0, 0, 0
+        bitmap = length = 0
         for result in taken:
             bitmap |= 1 << result.index
             length += len(result.line)
-            if result.usage is not None:
-                succeeded += 1
-                usage += result.usage
+        usages = [result.usage for result in taken if result.usage is not None]
         return Part(
             chunk=self.key,
             attempt=self.claimed.attempt,
@@ -115,9 +114,9 @@ class Hold:
             offset=offset,
             length=length,
             bits=bitmap,
-            succeeded=succeeded,
-            errored=len(taken) - succeeded,
-            usage=usage,
+            succeeded=len(usages),
+            errored=len(taken) - len(usages),
+            usage=sum(usages, Usage()),
             tries=bytes(self.tries),
             closing=None if self.flying else self.closing,
             closing_error=None if self.flying else self.closing_error,

@@ -58,6 +58,7 @@ class Lanes:
         self.stopped = False
         """Nothing is sent any more."""
         self.unsent = 0
+        self.in_flight = 0
         self.low_mark = 1
         self.hungry = asyncio.Event()
         """Set when fewer than `low_mark` requests wait: there is room for another claim."""
@@ -92,10 +93,6 @@ class Lanes:
         """Return how many tries could start now, over all lanes."""
         now_s = time.monotonic()
         return sum(lane.room(now_s) for lane in self.all.values())
-
-    @property
-    def in_flight(self) -> int:
-        return sum(lane.gate.in_flight for lane in self.all.values())
 
     def trouble_left_s(self) -> float | None:
         """Return the shortest wait of an open circuit, or None when all are closed."""
@@ -153,20 +150,20 @@ class Lanes:
         return pending
 
     def _take(self, lane: Lane) -> Pending | None:
-        now_s = time.monotonic()
-        if self.stopped or now_s >= self.lease_until_s:
-            return None
-        if lane.gate.room <= 0 or not lane.circuit.lets_through(now_s):
-            return None
         queue = self._oldest(lane.name)
-        if queue is None:
+        if queue is None or lane.gate.room <= 0:
+            return None
+        now_s = time.monotonic()
+        if self.stopped or now_s >= self.lease_until_s or not lane.circuit.lets_through(now_s):
             return None
         pending = queue.popleft()
         self.unsent -= 1
         if self.unsent < self.low_mark:
             self.hungry.set()
         lane.gate.enter()
-        self.quiet.clear()
+        if not self.in_flight:
+            self.quiet.clear()
+        self.in_flight += 1
         pending.probe = lane.circuit.started()
         lane.flying.add(pending)
         pending.hold.flying.add(pending)
@@ -176,7 +173,7 @@ class Lanes:
     def _oldest(self, name: str) -> deque[Pending] | None:
         found: deque[Pending] | None = None
         for route, queue in self._queues.items():
-            if name in route and queue and (found is None or queue[0].sequence < found[0].sequence):
+            if queue and name in route and (found is None or queue[0].sequence < found[0].sequence):
                 found = queue
         return found
 
@@ -185,7 +182,8 @@ class Lanes:
         lane.gate.leave()
         lane.flying.discard(pending)
         pending.hold.flying.discard(pending)
-        if self.in_flight == 0:
+        self.in_flight -= 1
+        if not self.in_flight:
             self.quiet.set()
 
     def wake(self, names: Iterable[str]) -> None:

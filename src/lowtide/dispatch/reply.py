@@ -8,10 +8,11 @@ cannot break a result line (one-failure-is-one). Texts of errors are bounded and
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
+
+import msgspec
 
 from lowtide.dispatch.message import NotAMessage, put_right
 from lowtide.dispatch.problem import Problem, read_problem
@@ -23,51 +24,44 @@ RETRY_AFTER_MAX_S: Final = 3600.0
 """No upstream makes a request wait longer than this by one header."""
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(msgspec.Struct, frozen=True):
     """A Message as one line of JSON, and what it cost."""
 
     message: bytes
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The request is at fault: it becomes an errored result and is not tried again."""
 
     error_type: ErrorType
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(msgspec.Struct, frozen=True):
     """The upstream takes no more now; it may have said when."""
 
     retry_after_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Faulty:
+class Faulty(msgspec.Struct, frozen=True):
     """The upstream failed in a way that may pass; the text is for the case that it does not."""
 
     error_type: ErrorType
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The upstream refuses us (our credential, our account), not this request."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownModel:
+class UnknownModel(msgspec.Struct, frozen=True):
     """The upstream answers, and has no such model."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoEndpoint:
+class NoEndpoint(msgspec.Struct, frozen=True):
     """What answers there is no server of `/v1/messages`."""
 
     reason: str

@@ -7,7 +7,6 @@ shorter one the custom_ids alone, and either proves itself.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -24,8 +23,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     params_checksum: int
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request of a chunk: its index in the bitmap, its id, and the client's bytes of `params`."""
 
     index: int

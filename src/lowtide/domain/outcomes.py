@@ -7,6 +7,8 @@ Invariants kept here: counts-add-up (`Counts.total` is constant over a batch's l
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 
 class Outcome(StrEnum):
     """How a request ended: the `type` of its result."""
@@ -32,9 +34,11 @@ class Counts:
         return self.processing + self.succeeded + self.errored + self.canceled + self.expired
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of succeeded requests, as their replies reported them."""
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of succeeded requests, as their replies reported them.
+
+    A struct, as everything that is made once per request: a frozen dataclass takes ten times as long to make.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0

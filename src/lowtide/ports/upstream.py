@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from lowtide.domain.errors import LowtideError
 
 
@@ -30,8 +32,7 @@ class UpstreamReplyTooLarge(UpstreamError):
     """The reply, as sent or decoded, passed the bound."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A whole reply. Header names are lower case."""
 
     status: int
