@@ -13,7 +13,7 @@ from structlog.typing import Processor
 
 from lowtide.app.settings import LogSettings
 
-_QUIET = ("uvicorn", "uvicorn.error", "sqlalchemy", "alembic", "aiosqlite", "asyncio")
+_QUIET = ("uvicorn", "uvicorn.error", "sqlalchemy", "alembic", "asyncio")
 """Libraries whose routine is not news."""
 
 
