@@ -239,9 +239,7 @@ async def test_blocks_and_closings_are_pages_in_a_fixed_order(steps: Steps) -> N
     everything = await steps.store.blocks(WORKSPACE, batch.id, None, 10)
     assert len(everything) == 3
     paged = []
-    while page := await steps.store.blocks(
-        WORKSPACE, batch.id, (paged[-1].segment, paged[-1].offset) if paged else None, 1
-    ):
+    while page := await steps.store.blocks(WORKSPACE, batch.id, paged[-1] if paged else None, 1):
         paged += page
     assert paged == everything
     closings = await steps.store.closings(WORKSPACE, batch.id, held[3].key, 1)

@@ -1,6 +1,7 @@
 """Migrations lead to exactly what `tables` describes, once, whoever comes first; a newer database is refused."""
 
 import asyncio
+import re
 import sqlite3
 import sys
 from pathlib import Path
@@ -43,7 +44,9 @@ def test_checks_and_partial_indexes_agree_too(migrated: Path, tmp_path: Path) ->
 def _schema(path: Path) -> dict[str, list[str]]:
     conn = sqlite3.connect(path)
     found = conn.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'")
-    parts = {name: sorted(line.strip().rstrip(",") for line in sql.splitlines()) for name, sql in found}
+    # a column that was added later stands behind the last one in its line
+    ends = re.compile(r",?\s*\n\s*|, (?=\w+ (?:BIGINT|BOOLEAN|INTEGER|TEXT|VARCHAR)\b)")
+    parts = {name: sorted(line.strip() for line in ends.split(sql)) for name, sql in found}
     conn.close()
     return parts
 

@@ -191,6 +191,16 @@ class UpkeepSettings(Section):
         ge=0,
         description="Seconds after a start in which nothing expires: a machine that was off could not try.",
     )
+    merge_s: float = Field(
+        default=_UPKEEP.merge_s,
+        gt=0,
+        description="Seconds between two looks for ended batches whose results lie in many small pieces.",
+    )
+    merge_blocks_min: int = Field(
+        default=_UPKEEP.merge_blocks_min,
+        ge=2,
+        description="Pieces from which on the results of an ended batch are merged into few large files.",
+    )
 
 
 class LogSettings(Section):
@@ -201,6 +211,23 @@ class LogSettings(Section):
     )
     format: Literal["auto", "json", "text"] = Field(
         default="auto", description="JSON lines or readable text; `auto` is text on a terminal and JSON elsewhere."
+    )
+
+
+class EngineSection(Section):
+    """The embedded engine: llama.cpp, which `pip install 'lowtide[gguf]'` installs, on one model file."""
+
+    gguf: Path | None = Field(default=None, description="The model file to serve, as `--gguf`; none starts no engine.")
+    slots: int = Field(default=8, ge=1, le=256, description="Requests that run on it at once.")
+    context_tokens: int = Field(
+        default=8192, ge=16, description="Tokens of prompt and reply that one request may have; memory goes with it."
+    )
+    gpu_layers: int = Field(
+        default=-1, ge=-1, description="Layers of the model that go to a GPU; -1 lets llama.cpp choose."
+    )
+    threads: int = Field(default=0, ge=0, description="Threads that it computes on; 0 lets llama.cpp choose.")
+    port: int = Field(
+        default=0, ge=0, le=0, description="Chosen by the system when the server starts; not to be set.", exclude=False
     )
 
 
@@ -289,6 +316,7 @@ class Settings(BaseSettings):
     worker: WorkerSection = Field(default=WorkerSection())
     upkeep: UpkeepSettings = Field(default=UpkeepSettings())
     log: LogSettings = Field(default=LogSettings())
+    engine: EngineSection = Field(default=EngineSection())
     upstreams: Annotated[tuple[UpstreamSettings, ...], AfterValidator(_distinct)] = Field(default=())
 
     @classmethod

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import xxhash
 
+from lowtide.domain.errors import ObjectDamaged
+
 
 def checksum(data: bytes | memoryview) -> int:
     """Return the XXH3-64 digest of `data` as a signed 64-bit integer."""
@@ -19,3 +21,9 @@ def checksum_of(pieces: Iterable[bytes | memoryview]) -> int:
     for piece in pieces:
         state.update(piece)
     return int.from_bytes(state.digest(), "big", signed=True)
+
+
+def prove(data: bytes | memoryview, digest: int, key: str, offset: int) -> None:
+    """Raise ObjectDamaged unless `data`, read at `offset` of the object `key`, is what `digest` was made of."""
+    if checksum(data) != digest:
+        raise ObjectDamaged(f"the block at {offset} of {key} does not match its checksum")

@@ -7,6 +7,7 @@
     │   ├── StoreUnavailable   the database cannot be reached or is busy; try again
     │   ├── UploadGone         upkeep removed this upload; the create must fail
     │   ├── SessionPast        this session was reaped; a worker starts a new one
+    │   ├── BlocksMoved        a merge moved the blocks of a batch between two pages; a reader seeks again
     │   ├── ObjectMissing · ObjectDamaged · ObjectExists · StoreFull
     └── SettingsError      a setting that cannot be; its text names the setting
 
@@ -145,6 +146,10 @@ class UploadGone(StorageError):
 
 class SessionPast(StorageError):
     """This session is past and holds nothing any more; a worker starts a new one."""
+
+
+class BlocksMoved(StorageError):
+    """A merge moved the blocks of this batch since the page before: the bytes are the same, their places are not."""
 
 
 class ObjectMissing(StorageError):

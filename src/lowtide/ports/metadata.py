@@ -237,8 +237,11 @@ class StoredBlock:
     """A block of a batch's results. `pieces` are the ranges to send, relative to the block.
 
     They are the whole block unless the commit refused a part in it. `lines` counts those of the whole block.
+    `generation`, `place`, `segment` and `offset` say where the next page goes on.
     """
 
+    generation: int
+    place: int
     segment: int
     key: str
     offset: int
@@ -273,6 +276,37 @@ class Reaped:
     reopened: int
     losses: int
     closed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unmerged:
+    """A batch that has ended, and the blocks of its results that no merge wrote: how many, how long, and the first."""
+
+    batch_key: int
+    batch_id: str
+    generation: int
+    count: int
+    length: int
+    blocks: Sequence[StoredBlock]
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """The first unmerged blocks of a batch, written anew as one segment: the same lines in the same order.
+
+    `generation` is that of the Unmerged it was made from. `done` says that what is left is not worth a merge; a merge
+    that takes no blocks says only that.
+    """
+
+    session: str
+    number: int
+    segment_key: str
+    segment_length: int
+    batch_key: int
+    generation: int
+    taken: Sequence[StoredBlock]
+    blocks: Sequence[Block]
+    done: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,9 +423,12 @@ class MetadataStore(Protocol):
 
     # -- results
     async def blocks(
-        self, workspace: str, batch_id: str, after: tuple[int, int] | None, limit: int
+        self, workspace: str, batch_id: str, after: StoredBlock | None, limit: int
     ) -> Sequence[StoredBlock]:
-        """Return blocks of a batch's results in their fixed order, after the (segment, offset) given."""
+        """Return blocks of a batch's results in their fixed order: the first ones, or those behind `after`.
+
+        Raises BlocksMoved when a merge moved blocks since the page of `after`.
+        """
         ...
 
     async def closings(self, workspace: str, batch_id: str, after: int, limit: int) -> Sequence[Closing]:
@@ -423,9 +460,21 @@ class MetadataStore(Protocol):
         """Archive up to `limit` ended batches older than `retention_us` since creation; returns how many."""
         ...
 
+    async def find_unmerged(self, limit: int) -> Unmerged | None:
+        """Return an ended batch whose merging is not done, with up to `limit` of its unmerged blocks, in order."""
+        ...
+
+    async def merge(self, merge: Merge) -> bool:
+        """Record a merged segment in the place of the blocks it was made from; its parts stay as they are.
+
+        False, and nothing is done, if the batch has left or its generation is another, or the session is past.
+        """
+        ...
+
     async def purge(self, grace_us: int, limit: int) -> int:
         """Remove rows of batches archived or deleted for longer than `grace_us`, in bounded steps, and doom their
-        objects; remove stale or abandoned uploads likewise. Returns how many objects are newly doomed.
+        objects; remove stale or abandoned uploads likewise, and doom the objects of segments that merges emptied as
+        long ago. Returns how many objects are newly doomed.
         """
         ...
 

@@ -1,16 +1,18 @@
-"""The first stretches of the results: the blocks that workers committed, in the order of (segment, offset).
+"""The first stretches of the results: the blocks that workers committed, in their fixed order.
 
 A block is read whole and proves itself against its row before a byte of it goes out; then its accepted pieces are
 sent, what a commit refused stays behind (one-winner). Blocks in front of a wanted range are skipped by their rows,
-unread. Nothing of the database is held between pages.
+unread. Nothing of the database is held between pages, so a merge may move the blocks between two of them: the bytes
+are the same then, and the next page is found by how many were given.
 """
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
-from lowtide.domain.checksum import checksum
-from lowtide.domain.errors import ObjectDamaged
+from lowtide.domain.checksum import prove
+from lowtide.domain.errors import BlocksMoved
 from lowtide.ports.metadata import Batch, MetadataStore, StoredBlock
 from lowtide.ports.objects import ObjectRange, ObjectStore
 from lowtide.results.fetch import fetch
@@ -22,14 +24,26 @@ _STEP_BLOCKS_MAX = 256
 
 
 async def pages(store: MetadataStore, batch: Batch, first: Sequence[StoredBlock]) -> AsyncGenerator[StoredBlock, None]:
-    """Yield the blocks of a batch in their fixed order; `first` is the first page, already read."""
-    page = first
+    """Yield the blocks of a batch in their fixed order; `first` is the first page, already read.
+
+    After a merge the first block may be one whose front was given before: it is yielded without that.
+    """
+    page, given, skip = first, 0, 0
     while page:
         for block in page:
-            yield block
+            length = sent_length(block)
+            if skip >= length:
+                skip -= length
+                continue
+            yield without_front(block, skip) if skip else block
+            given += length - skip
+            skip = 0
         if len(page) < PAGE_BLOCKS:
             return
-        page = await store.blocks(batch.workspace, batch.id, (page[-1].segment, page[-1].offset), PAGE_BLOCKS)
+        try:
+            page = await store.blocks(batch.workspace, batch.id, page[-1], PAGE_BLOCKS)
+        except BlocksMoved:
+            page, skip = await store.blocks(batch.workspace, batch.id, None, PAGE_BLOCKS), given
 
 
 def sent_length(block: StoredBlock) -> int:
@@ -37,6 +51,17 @@ def sent_length(block: StoredBlock) -> int:
     if len(block.pieces) == 1:
         return block.pieces[0][1]
     return sum(length for _, length in block.pieces)
+
+
+def without_front(block: StoredBlock, skip: int) -> StoredBlock:
+    """Return a block that gives `skip` bytes less, at its front."""
+    pieces: list[tuple[int, int]] = []
+    for start, length in block.pieces:
+        dropped = min(skip, length)
+        skip -= dropped
+        if dropped < length:
+            pieces.append((start + dropped, length - dropped))
+    return replace(block, pieces=pieces)
 
 
 async def block_steps(
@@ -74,9 +99,7 @@ async def _read(objects: ObjectStore, blocks: Sequence[StoredBlock]) -> Stretch:
     pieces: list[memoryview] = []
     lines = 0
     for block, view in zip(blocks, found, strict=True):
-        if checksum(view) != block.checksum:
-            message = f"the block at {block.offset} of {block.key} does not match its checksum"
-            raise ObjectDamaged(message)
+        prove(view, block.checksum, block.key, block.offset)
         if sent_length(block) == block.length:
             pieces.append(view)
             lines += block.lines

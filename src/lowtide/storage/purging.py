@@ -18,8 +18,10 @@ from sqlalchemy import (
     delete,
     exists,
     insert,
+    null,
     or_,
     select,
+    true,
     tuple_,
     union_all,
     update,
@@ -95,6 +97,21 @@ DROP_SEGMENTS = (
     delete(segment)
     .where(segment.c.key.in_(_listed))
     .where(~exists().where(block.c.segment == segment.c.key), ~exists().where(part.c.segment == segment.c.key))
+    .returning(segment.c.object_key, segment.c.gone)
+)
+EMPTY_SEGMENTS = (
+    update(segment)
+    .values(emptied_us=bindparam("now_us"))
+    .where(segment.c.key.in_(_listed), ~exists().where(block.c.segment == segment.c.key))
+)
+TAKE_EMPTIED = (
+    update(segment)
+    .values(emptied_us=null(), gone=true())
+    .where(
+        segment.c.key.in_(
+            select(segment.c.key).where(segment.c.emptied_us <= bindparam("until_us")).limit(bindparam("rows_max"))
+        )
+    )
     .returning(segment.c.object_key)
 )
 
@@ -149,7 +166,9 @@ def purge_step(conn: Connection, now: Moment, batch_key: int) -> tuple[int, bool
     conn.execute(DROP_CHUNKS, rows)
     blocks = conn.execute(DROP_BLOCKS, step).scalars().all()
     segments.update(blocks)
-    objects = list(conn.execute(DROP_SEGMENTS, {"rows": packed((key,) for key in segments)}).scalars())
+    dropped = conn.execute(DROP_SEGMENTS, {"rows": packed((key,) for key in segments)}).all()
+    objects = [row.object_key for row in dropped if not row.gone]
+    empty_segments(conn, now, blocks)
     done = max(len(chunks), len(blocks)) < STEP_ROWS
     if done:
         objects += conn.execute(END_PURGE, {"of_batch": batch_key}).scalars()
@@ -158,12 +177,21 @@ def purge_step(conn: Connection, now: Moment, batch_key: int) -> tuple[int, bool
     return len(objects), done
 
 
-def doom_uploads(conn: Connection, now: Moment, limit: int) -> int:
-    """Doom the objects of abandoned and stale uploads; their rows go, so that no create can take them any more."""
-    values = {"until_us": now.wall_us - UPLOAD_STALE_US, "rows_max": limit}
-    objects = conn.execute(TAKE_STALE_UPLOADS, values).scalars().all()
+def doom_unused(conn: Connection, now: Moment, grace_us: int, limit: int) -> int:
+    """Doom the objects of abandoned and stale uploads, and of segments that were emptied longer than `grace_us` ago.
+
+    The rows of uploads go, so that no create can take them any more. Those of segments stay: parts refer to them.
+    """
+    stale = {"until_us": now.wall_us - UPLOAD_STALE_US, "rows_max": limit}
+    emptied = {"until_us": now.wall_us - grace_us, "rows_max": STEP_ROWS}
+    objects = [*conn.execute(TAKE_STALE_UPLOADS, stale).scalars(), *conn.execute(TAKE_EMPTIED, emptied).scalars()]
     _doom(conn, objects)
     return len(objects)
+
+
+def empty_segments(conn: Connection, now: Moment, keys: Sequence[int]) -> None:
+    """Note which of these segments, some of whose blocks just went, have none left: downloads may still read them."""
+    conn.execute(EMPTY_SEGMENTS, {"rows": packed((key,) for key in set(keys)), "now_us": now.wall_us})
 
 
 def find_doomed(conn: Connection, limit: int) -> Sequence[Doomed]:

@@ -7,26 +7,30 @@ of it is an error, never an empty page, which a reader would take for the end.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, select, tuple_
+from sqlalchemy import BigInteger, Connection, Integer, bindparam, select, tuple_
 
-from lowtide.domain.errors import ObjectMissing
+from lowtide.domain.errors import BlocksMoved, ObjectMissing
 from lowtide.domain.outcomes import Outcome
 from lowtide.ports.metadata import Closing, StoredBlock
 from lowtide.storage.tables import batch, block, chunk, part, segment
 
-FIND_READABLE = select(batch.c.key).where(
+FIND_READABLE = select(batch.c.key, batch.c.generation).where(
     batch.c.id == bindparam("id"), batch.c.workspace == bindparam("workspace"), batch.c.purge == 0
 )
 BLOCKS = (
-    select(block.c.segment, segment.c.object_key)
+    select(block.c.place, block.c.segment, segment.c.object_key)
     .add_columns(block.c.offset, block.c.length, block.c.checksum, block.c.lines, block.c.refused)
     .join(segment, segment.c.key == block.c.segment)
     .where(block.c.batch_key == bindparam("batch_key"))
     .where(
-        tuple_(block.c.segment, block.c.offset)
-        > tuple_(bindparam("segment", type_=BigInteger), bindparam("offset", type_=BigInteger))
+        tuple_(block.c.place, block.c.segment, block.c.offset)
+        > tuple_(
+            bindparam("place", type_=Integer),
+            bindparam("segment", type_=BigInteger),
+            bindparam("offset", type_=BigInteger),
+        )
     )
-    .order_by(block.c.segment, block.c.offset)
+    .order_by(block.c.place, block.c.segment, block.c.offset)
     .limit(bindparam("rows"))
 )
 PARTS_INSIDE = (
@@ -44,18 +48,29 @@ CLOSINGS = (
 
 
 def blocks(
-    conn: Connection, workspace: str, batch_id: str, after: tuple[int, int] | None, limit: int
+    conn: Connection, workspace: str, batch_id: str, after: StoredBlock | None, limit: int
 ) -> Sequence[StoredBlock]:
-    """Return a page of a batch's blocks in the order of (segment, offset)."""
-    key = _readable(conn, workspace, batch_id)
-    segment_key, offset = after or (-1, -1)
-    values = {"batch_key": key, "segment": segment_key, "offset": offset, "rows": limit}
-    return [_to_block(conn, row) for row in conn.execute(BLOCKS, values).all()]
+    """Return a page of a batch's blocks in the order of (place, segment, offset)."""
+    key, generation = _readable(conn, workspace, batch_id)
+    if after is None:
+        return page(conn, key, generation, (-1, -1, -1), limit)
+    if after.generation != generation:
+        raise BlocksMoved(f"the blocks of batch {batch_id} were merged")
+    return page(conn, key, generation, (after.place, after.segment, after.offset), limit)
+
+
+def page(
+    conn: Connection, batch_key: int, generation: int, after: tuple[int, int, int], limit: int
+) -> Sequence[StoredBlock]:
+    """Return a page of a batch's blocks behind the (place, segment, offset) given."""
+    place, segment_key, offset = after
+    values = {"batch_key": batch_key, "place": place, "segment": segment_key, "offset": offset, "rows": limit}
+    return [_to_block(conn, generation, row) for row in conn.execute(BLOCKS, values).all()]
 
 
 def closings(conn: Connection, workspace: str, batch_id: str, after: int, limit: int) -> Sequence[Closing]:
     """Return a page of the chunks whose outstanding requests ended together."""
-    key = _readable(conn, workspace, batch_id)
+    key, _ = _readable(conn, workspace, batch_id)
     rows = conn.execute(CLOSINGS, {"batch_key": key, "after": after, "rows": limit})
     return [
         Closing(
@@ -72,18 +87,18 @@ def closings(conn: Connection, workspace: str, batch_id: str, after: int, limit:
     ]
 
 
-def _readable(conn: Connection, workspace: str, batch_id: str) -> int:
+def _readable(conn: Connection, workspace: str, batch_id: str) -> tuple[int, int]:
     found = conn.execute(FIND_READABLE, {"id": batch_id, "workspace": workspace}).one_or_none()
     if found is None:
         raise ObjectMissing(f"batch {batch_id} has no results")
-    return int(found.key)
+    return int(found.key), int(found.generation)
 
 
-def _to_block(conn: Connection, row: Sequence[Any]) -> StoredBlock:
+def _to_block(conn: Connection, generation: int, row: Sequence[Any]) -> StoredBlock:
     """Return a row as a block; unpacked in one go, since a download of small segments meets thousands of them."""
-    segment_key, object_key, offset, length, digest, lines, has_refused = row
+    place, segment_key, object_key, offset, length, digest, lines, has_refused = row
     pieces = _accepted_pieces(conn, segment_key, offset, length) if has_refused else ((0, length),)
-    return StoredBlock(segment_key, object_key, offset, length, digest, pieces, lines)
+    return StoredBlock(generation, place, segment_key, object_key, offset, length, digest, pieces, lines)
 
 
 def _accepted_pieces(conn: Connection, segment_key: int, offset: int, length: int) -> Sequence[tuple[int, int]]:

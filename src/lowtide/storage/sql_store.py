@@ -1,20 +1,14 @@
 """The metadata store over SQL: each operation of the port as one transaction or one read.
 
 What a transaction does stands in the modules beside this one; here stands which of them are one transaction, and the
-fault point around each commit. A driver brings the two ways to the database, `_write` and `_read`, and its own life.
-An operation whose caller was cancelled still comes to its end: it is done or not done, never half done.
+fault point around each commit. A driver brings the two ways to the database (`transactions`) and its own life.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Concatenate, ParamSpec, TypeVar
-
-from sqlalchemy import Connection
+from collections.abc import Sequence
 
 from lowtide import faults
 from lowtide.domain.errors import RateLimited
 from lowtide.domain.ids import new_token
-from lowtide.faults import FaultPoint
 from lowtide.ports.metadata import (
     Backlog,
     Batch,
@@ -25,6 +19,7 @@ from lowtide.ports.metadata import (
     Created,
     Creation,
     Doomed,
+    Merge,
     NewBatch,
     NewChunk,
     OpenChunk,
@@ -34,12 +29,10 @@ from lowtide.ports.metadata import (
     Returned,
     Session,
     StoredBlock,
+    Unmerged,
 )
-from lowtide.storage import batch_rows, commits, creating, doors, expiry, leases, purging, reading, sessions
-from lowtide.storage.moments import Moment
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
+from lowtide.storage import batch_rows, commits, creating, doors, expiry, leases, merging, purging, reading, sessions
+from lowtide.storage.sql_access import SqlAccess
 
 QUEUE_RETRY_AFTER_S = 30
 
@@ -62,32 +55,13 @@ CLOSE_CANCELING = faults.point("store.close_canceling", "the closing of canceled
 EXPIRE = faults.point("store.expire", "the end of batches past their time is committed")
 END_CHECK = faults.point("store.end_check", "the end of batches that were left unended is committed")
 RETIRE = faults.point("store.retire", "the archiving of old batches is committed")
+MERGE = faults.point("store.merge", "a merged segment takes the place of the blocks it was made from")
 PURGE = faults.point("store.purge", "the removal of a step of rows, with the objects that it dooms, is committed")
 FORGET = faults.point("store.forget", "the removal of the rows of deleted objects is committed")
 
 
-class SqlStore(ABC):
+class SqlStore(SqlAccess):
     """The port's operations, for every SQL database."""
-
-    @abstractmethod
-    async def _write(
-        self,
-        fault: FaultPoint,
-        work: Callable[Concatenate[Connection, Moment, _P], _T],
-        *args: _P.args,
-        **kwargs: _P.kwargs,
-    ) -> _T:
-        """Run `work` in a transaction that no other writer of the same rows overlaps; `fault` wraps its commit."""
-
-    @abstractmethod
-    async def _read(self, work: Callable[Concatenate[Connection, _P], _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run `work` on one consistent view of the database."""
-
-    @abstractmethod
-    async def _read_now(
-        self, work: Callable[Concatenate[Connection, Moment, _P], _T], *args: _P.args, **kwargs: _P.kwargs
-    ) -> _T:
-        """Run `work` on one consistent view of the database, with the moment."""
 
     # -- intake
 
@@ -164,7 +138,7 @@ class SqlStore(ABC):
     # -- results
 
     async def blocks(
-        self, workspace: str, batch_id: str, after: tuple[int, int] | None, limit: int
+        self, workspace: str, batch_id: str, after: StoredBlock | None, limit: int
     ) -> Sequence[StoredBlock]:
         return await self._read(reading.blocks, workspace, batch_id, after, limit)
 
@@ -191,8 +165,14 @@ class SqlStore(ABC):
     async def retire(self, retention_us: int, limit: int) -> int:
         return await self._write(RETIRE, purging.retire, retention_us, limit)
 
+    async def find_unmerged(self, limit: int) -> Unmerged | None:
+        return await self._read(merging.find_unmerged, limit)
+
+    async def merge(self, merge: Merge) -> bool:
+        return await self._write(MERGE, merging.merge, merge)
+
     async def purge(self, grace_us: int, limit: int) -> int:
-        doomed = await self._write(PURGE, purging.doom_uploads, limit)
+        doomed = await self._write(PURGE, purging.doom_unused, grace_us, limit)
         for batch_key in await self._read_now(purging.leaving, grace_us, limit):
             done = False
             while not done:

@@ -51,6 +51,8 @@ IN_PROGRESS: ColumnElement[str] = literal_column("'in_progress'", String)
 CANCELING: ColumnElement[str] = literal_column("'canceling'", String)
 ENDED: ColumnElement[str] = literal_column("'ended'", String)
 PURGED: ColumnElement[int] = literal_column("2", Integer)
+MERGED: ColumnElement[int] = literal_column("0", Integer)
+COMMITTED: ColumnElement[int] = literal_column("1", Integer)
 
 
 def popcount(bitmap: str) -> str:
@@ -103,6 +105,8 @@ batch = Table(
     Column("open_chunks", Integer, nullable=False),
     *_counts("succeeded", "errored", "canceled", "expired"),
     *_usage(),
+    Column("generation", Integer, nullable=False, server_default="0"),
+    Column("merged", Boolean, nullable=False, server_default=false()),
     CheckConstraint("state IN ('in_progress', 'canceling', 'ended')", name="state"),
     CheckConstraint("(state = 'ended') = (ended_us IS NOT NULL)", name="ended_has_time"),
     CheckConstraint("state <> 'ended' OR open_chunks = 0", name="ended_has_no_open_chunk"),
@@ -114,7 +118,10 @@ batch = Table(
     _not_negative("total", "open_chunks", "succeeded", "errored", "canceled", "expired"),
     sqlite_autoincrement=True,
 )
-"""`purge` says how far the rows and objects of a batch that left are gone: 0 not begun, 1 begun, 2 done."""
+"""`purge` says how far the rows and objects of a batch that left are gone: 0 not begun, 1 begun, 2 done.
+
+`generation` counts the merges that moved its blocks; `merged` says that no further merge is worth it.
+"""
 
 Index("ix_batch_listed", batch.c.workspace, batch.c.key)
 _partial_index("ix_batch_running", batch.c.state != ENDED, batch.c.workspace, batch.c.state, batch.c.total)
@@ -125,6 +132,7 @@ _partial_index("ix_batch_retiring", and_(batch.c.state == ENDED, batch.c.archive
 _partial_index(
     "ix_batch_archived", and_(batch.c.archived_us.is_not(None), batch.c.purge != PURGED), batch.c.archived_us
 )
+_partial_index("ix_batch_merging", and_(batch.c.state == ENDED, batch.c.merged == false()), batch.c.key)
 _partial_index("ix_batch_deleted", batch.c.deleted_us.is_not(None), batch.c.deleted_us)
 
 chunk = Table(
@@ -185,9 +193,25 @@ session = Table(
     Column("boot", String(40), nullable=False),
     Column("lease_us", BigInteger, nullable=False),
     Column("until_us", BigInteger, nullable=False),
+    Column("since_us", BigInteger, nullable=False, server_default="0"),
+    Column("report_number", BigInteger, nullable=False, server_default="0"),
+    Column("report", Text, nullable=False, server_default=""),
     CheckConstraint("lease_us > 0", name="lease"),
 )
-"""The sessions that are not past: a session without a row is past for good. `until_us` is on the store's lease clock."""
+"""The sessions that are not past: a session without a row is past for good. `until_us` is on the store's lease clock.
+
+`report` is what the worker said last, as JSON; the counters in it went to `counter`.
+"""
+
+counter = Table(
+    "counter",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("labels", String(200), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+    CheckConstraint("value >= 0", name="not_negative"),
+)
+"""Sums of what workers reported; they never go back. `labels` is a JSON list."""
 
 segment = Table(
     "segment",
@@ -198,11 +222,19 @@ segment = Table(
     Column("object_key", String(200), nullable=False, unique=True),
     Column("length", BigInteger, nullable=False),
     Column("ended", Text, nullable=False),
+    Column("committed_us", BigInteger, nullable=False, server_default="0"),
+    Column("emptied_us", BigInteger),
+    Column("gone", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("session", "number"),
     CheckConstraint("length >= 0", name="length"),
     sqlite_autoincrement=True,
 )
-"""`ended` lists the batches that this commit ended, so that its repeat after a lost answer says the same."""
+"""`ended` lists the batches that this commit ended, so that its repeat after a lost answer says the same.
+
+`emptied_us` is when the last of its blocks went while parts stay; `gone` says that its object was doomed for it.
+"""
+
+_partial_index("ix_segment_emptied", segment.c.emptied_us.is_not(None), segment.c.emptied_us)
 
 block = Table(
     "block",
@@ -214,12 +246,17 @@ block = Table(
     Column("lines", Integer, nullable=False),
     Column("checksum", BigInteger, nullable=False),
     Column("refused", Boolean, nullable=False),
+    Column("place", Integer, nullable=False, server_default="1"),
     CheckConstraint("length > 0", name="length"),
     CheckConstraint('"offset" >= 0', name="offset"),
 )
-"""`refused` says that lines of a refused part stand in the block: only its accepted parts are results."""
+"""`refused` says that lines of a refused part stand in the block: only its accepted parts are results.
 
-Index("ix_block_batch", block.c.batch_key, block.c.segment, block.c.offset)
+The order of a batch's results is (place, segment, offset). Merging begins at their front, so that what it wrote
+(place 0) stands in front of what was committed and is not merged yet (place 1), although its segments are younger.
+"""
+
+Index("ix_block_batch", block.c.batch_key, block.c.place, block.c.segment, block.c.offset)
 
 part = Table(
     "part",
@@ -233,6 +270,8 @@ part = Table(
     CheckConstraint("(bits = 0) = (length = 0)", name="bits_have_bytes"),
     CheckConstraint('"offset" >= 0 AND length >= 0 AND bits >= 0', name="not_negative"),
 )
+"""Who resolved what, for as long as the batch stays. The range is in the segment it was committed with: after a merge
+it says where the lines once stood."""
 
 Index("ix_part_segment", part.c.segment, part.c.offset)
 

@@ -7,7 +7,8 @@
 | expire | batches past their window end |
 | end-check | a batch without an open chunk that is not ended is ended: 0, but for a fault |
 | retire | results go 29 days after creation, the batch stays to be seen |
-| purge | rows and objects of what was archived or deleted an hour ago go |
+| merge | small blocks of ended batches become large ones |
+| purge | rows and objects of what was archived, deleted or merged an hour ago go |
 | sweep | segments that no row knows go |
 
 Every API process runs all of them: each effect is one guarded operation of the store, so that doing it twice, or in
@@ -24,6 +25,7 @@ from lowtide.ports.clock import Clock
 from lowtide.ports.metadata import MetadataStore
 from lowtide.ports.objects import ObjectStore
 from lowtide.upkeep.expiry import Expiry
+from lowtide.upkeep.merge import MERGED_BLOCKS_MIN, Merger
 from lowtide.upkeep.objects import Purger, Sweeper
 from lowtide.upkeep.pace import keep
 
@@ -35,7 +37,9 @@ _RETIRE_BATCHES = 16
 
 @dataclass(frozen=True, slots=True)
 class UpkeepIntervals:
-    """Seconds between the rounds of each loop, and how long expiry holds after a start."""
+    """Seconds between the rounds of each loop, how long expiry holds after a start, and from how many blocks on a
+    batch is merged.
+    """
 
     reap_s: float = 0.5
     close_s: float = 0.5
@@ -45,6 +49,8 @@ class UpkeepIntervals:
     purge_s: float = 30.0
     sweep_s: float = 600.0
     expire_grace_s: float = 60.0
+    merge_s: float = 2.0
+    merge_blocks_min: int = MERGED_BLOCKS_MIN
 
 
 class Upkeep:
@@ -57,6 +63,7 @@ class Upkeep:
         self._limits = limits
         self._intervals = intervals
         self._expiry = Expiry(store, clock, grace_s=intervals.expire_grace_s, interval_s=intervals.expire_s)
+        self._merger = Merger(store, objects, intervals.merge_blocks_min)
         self._purger = Purger(store, objects)
         self._sweeper = Sweeper(store, objects)
 
@@ -70,6 +77,7 @@ class Upkeep:
                 ("expire", self._expiry.step, every.expire_s),
                 ("end-check", self._end_check, every.end_check_s),
                 ("retire", self._retire, every.retire_s),
+                ("merge", self._merger.step, every.merge_s),
                 ("purge", self._purger.step, every.purge_s),
                 ("sweep", self._sweeper.step, every.sweep_s),
             ):
