@@ -1,4 +1,4 @@
-# The verbs of the house. `make` alone lists them. Each sets up what it needs, once, in .venv and node_modules.
+# The verbs of the house. `make` alone lists them. Each sets up what it needs, once: .venv for all, .cache for the tests.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -8,11 +8,9 @@ PYTHON ?= $(shell for name in python3.11 python3 python3.13 python3.12; do \
   $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
-NODE_LOCKS := $(shell find tests -name package-lock.json -not -path '*/node_modules/*' 2>/dev/null)
-NODE_READY := $(patsubst %/package-lock.json,%/node_modules/.ready,$(NODE_LOCKS))
 PATHS := src tests bench tools examples
 
-.PHONY: help setup demo test lint format lock docs bench crash wheel clean
+.PHONY: help setup node demo test lint format lock docs bench crash wheel clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -31,16 +29,14 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-%/node_modules/.ready: %/package-lock.json
+node:
 	@command -v npm >/dev/null || { \
-	  echo "The TypeScript contract tests need node and npm; on Debian: apt-get install nodejs npm" >&2; exit 1; }
-	npm ci --prefix $* --no-audit --no-fund --loglevel=error
-	@touch $@
+	  echo "The tests of the TypeScript SDK need node and npm; on Debian: apt-get install nodejs npm" >&2; exit 1; }
 
 demo: $(READY) ## run a real batch of 1,000 requests and kill a worker in the middle
 	$(BIN)/python examples/demo.py
 
-test: lint $(NODE_READY) ## lint, then every test that takes seconds
+test: node lint ## lint, then every test that takes seconds
 	$(BIN)/python -m pytest -m "not long"
 
 lint: $(READY) ## format, rules, types and layers
@@ -60,17 +56,18 @@ lock: ## choose the newest dependencies that pyproject.toml allows
 	tools/lock
 
 bench: $(READY) ## measure, and say what limits each figure
-	$(BIN)/python bench/run.py
+	@for name in bench/p[0-9]*.py; do echo "$$name"; $(BIN)/python $$name || exit 1; done
 
 crash: $(READY) ## kill and pause everything, cut the power, walk every fault point; then audit
+	@command -v strace >/dev/null || apt-get install --yes strace || { \
+	  echo "The power cuts need strace; on Debian: apt-get install strace" >&2; exit 1; }
 	$(BIN)/python -m tests.rig.run --kills 200 --pauses 50
 	$(BIN)/python -m tests.rig.points
 	$(BIN)/python -m tests.rig.power_cut
 
 wheel: $(READY) ## build the wheel into dist/
-	$(BIN)/hatchling build --target wheel dist
+	$(BIN)/hatchling build -t wheel -d dist
 
 clean: ## remove everything that these commands made
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find . -name node_modules -prune -exec rm -rf {} +
+	rm -rf .venv .cache dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

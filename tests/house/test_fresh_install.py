@@ -21,7 +21,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 
 @pytest.mark.timeout(600)
 def test_a_wheel_in_an_empty_environment_gives_the_command(tmp_path: Path) -> None:
-    run(Path(sys.executable).with_name("hatchling"), "build", "--target", "wheel", str(tmp_path / "dist"))
+    run(Path(sys.executable).with_name("hatchling"), "build", "-t", "wheel", "-d", tmp_path / "dist")
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv/bin/python"
