@@ -12,6 +12,7 @@ from typing import Protocol
 
 from lowtide.domain.outcomes import Counts, Outcome, Usage
 from lowtide.domain.states import BatchState
+from lowtide.ports.report import Report
 
 # ---------------------------------------------------------------------------------------------- batches
 
@@ -388,12 +389,15 @@ class MetadataStore(Protocol):
         """Begin a session of the worker process named `worker`."""
         ...
 
-    async def heartbeat(self, session: str, held: Sequence[int]) -> Pulse:
-        """Renew every lease of a session; `held` are the chunks it believes it holds. Raises SessionPast."""
+    async def heartbeat(self, session: str, held: Sequence[int], report: Report | None = None) -> Pulse:
+        """Renew every lease of a session; `held` are the chunks it believes it holds. Raises SessionPast.
+
+        A report is kept in the same transaction; one that was kept already is not counted again.
+        """
         ...
 
-    async def end_session(self, session: str) -> None:
-        """Make a session past and reopen what it still holds, without a loss."""
+    async def end_session(self, session: str, report: Report | None = None) -> None:
+        """Make a session past and reopen what it still holds, without a loss; its last report is kept."""
         ...
 
     async def backlogs(self) -> Sequence[Backlog]:

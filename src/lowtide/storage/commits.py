@@ -118,17 +118,18 @@ def commit(conn: Connection, now: Moment, new: Commit) -> Committed:
     accepted = frozenset(row.key for row in recorded)
     ended = endings.settle(conn, now, [row.batch_key for row in recorded if row.state == "closed"])
     if accepted:
-        _add_segment(conn, new, accepted, ended)
+        _add_segment(conn, now, new, accepted, ended)
     return Committed(accepted, asked - accepted, ended)
 
 
-def _add_segment(conn: Connection, new: Commit, accepted: Collection[int], ended: Sequence[str]) -> None:
+def _add_segment(conn: Connection, now: Moment, new: Commit, accepted: Collection[int], ended: Sequence[str]) -> None:
     values = {
         "session": new.session,
         "number": new.number,
         "object_key": new.segment_key,
         "length": new.segment_length,
         "ended": _encode(ended).decode(),
+        "committed_us": now.wall_us,
     }
     key = conn.execute(ADD_SEGMENT, values).scalar_one()
     taken = [it for it in new.parts if it.chunk in accepted]

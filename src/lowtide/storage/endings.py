@@ -13,6 +13,8 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, case, f
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from lowtide.domain.outcomes import Outcome
+from lowtide.ports.report import RESULTS, Count
+from lowtide.storage import counters
 from lowtide.storage.moments import Moment
 from lowtide.storage.records import packed, records
 from lowtide.storage.tables import ENDED, batch, chunk
@@ -28,7 +30,7 @@ COUNT_DOWN: ReturningUpdate[Any] = (
 )
 
 
-def _outstanding(outcome: Outcome) -> ColumnElement[int]:
+def outstanding(outcome: Outcome) -> ColumnElement[int]:
     """Return how many requests of a batch its chunks' closings give this outcome."""
     rest = chunk.c.size - chunk.c.succeeded - chunk.c.errored
     return func.coalesce(func.sum(case((chunk.c.closing == outcome.value, rest), else_=0)), 0)
@@ -38,9 +40,9 @@ _sums = (
     select(
         chunk.c.batch_key,
         func.sum(chunk.c.succeeded).label("succeeded"),
-        (func.sum(chunk.c.errored) + _outstanding(Outcome.ERRORED)).label("errored"),
-        _outstanding(Outcome.CANCELED).label("canceled"),
-        _outstanding(Outcome.EXPIRED).label("expired"),
+        (func.sum(chunk.c.errored) + outstanding(Outcome.ERRORED)).label("errored"),
+        outstanding(Outcome.CANCELED).label("canceled"),
+        outstanding(Outcome.EXPIRED).label("expired"),
         *(func.sum(chunk.c[name]).label(name) for name in USAGE),
     )
     .where(chunk.c.batch_key == bindparam("batch_key"))
@@ -56,7 +58,7 @@ END: ReturningUpdate[Any] = (
         **{name: _sums.c[name] for name in ("succeeded", "errored", "canceled", "expired", *USAGE)},
     )
     .where(batch.c.key == _sums.c.batch_key, batch.c.state != ENDED)
-    .returning(batch.c.id)
+    .returning(batch.c.id, batch.c.canceled, batch.c.expired)
 )
 
 
@@ -73,8 +75,13 @@ def settle(conn: Connection, now: Moment, closed: Iterable[int]) -> list[str]:
 
 
 def end(conn: Connection, now: Moment, batch_keys: Iterable[int]) -> list[str]:
-    """End these batches, all of whose chunks are closed; one that has ended already is left alone."""
-    ended: list[str] = []
-    for key in batch_keys:
-        ended += conn.execute(END, {"batch_key": key, "now_us": now.wall_us}).scalars().all()
-    return ended
+    """End these batches, all of whose chunks are closed; one that has ended already is left alone.
+
+    What no worker reports is counted here: the requests that were canceled or expired.
+    """
+    ended = [row for key in batch_keys for row in conn.execute(END, {"batch_key": key, "now_us": now.wall_us})]
+    derived = ((Outcome.CANCELED, "canceled"), (Outcome.EXPIRED, "expired"))
+    counters.add(
+        conn, [Count(RESULTS, (outcome.value,), getattr(row, name)) for row in ended for outcome, name in derived]
+    )
+    return [row.id for row in ended]

@@ -13,7 +13,8 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from lowtide.domain.errors import SessionPast
 from lowtide.ports.metadata import Claimed, Pulse, Reaped, Session
-from lowtide.storage import leases
+from lowtide.ports.report import Report
+from lowtide.storage import counters, leases, progress
 from lowtide.storage.moments import Moment
 from lowtide.storage.records import packed, records
 from lowtide.storage.tables import LEASED, batch, chunk, session
@@ -33,6 +34,12 @@ RENEW = (
 )
 HELD = select(chunk.c.key, chunk.c.batch_key, batch.c.state).where(
     chunk.c.session == bindparam("of_session"), batch.c.key == chunk.c.batch_key
+)
+REPORT = (
+    update(session)
+    .values(report_number=bindparam("number", type_=BigInteger), report=bindparam("said"))
+    .where(session.c.id == bindparam("of_session"), session.c.report_number < bindparam("number", type_=BigInteger))
+    .returning(session.c.id)
 )
 DROP_SESSION = delete(session).where(session.c.id == bindparam("of_session"))
 DROP_PAST = (
@@ -56,7 +63,7 @@ def open_session(conn: Connection, now: Moment, session_id: str, worker: str, le
     lease_us = round(lease_s * 1_000_000)
     until_us = now.lease_us + lease_us
     values = {"id": session_id, "worker": worker, "boot": now.boot, "lease_us": lease_us, "until_us": until_us}
-    conn.execute(ADD_SESSION, values)
+    conn.execute(ADD_SESSION, values | {"since_us": now.wall_us})
     return Session(session_id, lease_s)
 
 
@@ -68,18 +75,31 @@ def claim(conn: Connection, now: Moment, session_id: str, keys: Sequence[int]) -
     return leases.claim(conn, session_id, keys)
 
 
-def heartbeat(conn: Connection, now: Moment, session_id: str, held: Sequence[int]) -> Pulse:
-    """Renew a session, and compare what it believes it holds with what it has."""
+def heartbeat(
+    conn: Connection, now: Moment, session_id: str, held: Sequence[int], report: Report | None = None
+) -> Pulse:
+    """Renew a session, take its report, and compare what it believes it holds with what it has."""
     values = {"of_session": session_id, "now_boot": now.boot, "now_us": now.lease_us}
     if conn.execute(RENEW, values).first() is None:
         raise SessionPast(f"session {session_id} is past")
+    if report is not None:
+        _take_report(conn, session_id, report)
     rows = conn.execute(HELD, {"of_session": session_id}).all()
     canceling = frozenset(row.batch_key for row in rows if row.state == "canceling")
     return Pulse(lost=frozenset(held) - {row.key for row in rows}, canceling=canceling)
 
 
-def end_session(conn: Connection, now: Moment, session_id: str) -> None:
-    """Make a session past by its own wish: its chunks reopen without a loss."""
+def _take_report(conn: Connection, session_id: str, report: Report) -> None:
+    """Keep a report, unless it is one that is repeated after a lost answer: its counters would grow twice."""
+    values = {"of_session": session_id, "number": report.number, "said": progress.kept(report)}
+    if conn.execute(REPORT, values).first() is not None:
+        counters.add(conn, report.added)
+
+
+def end_session(conn: Connection, now: Moment, session_id: str, report: Report | None = None) -> None:
+    """Make a session past by its own wish: its last report is taken, its chunks reopen without a loss."""
+    if report is not None:
+        _take_report(conn, session_id, report)
     conn.execute(DROP_SESSION, {"of_session": session_id})
     rows = conn.execute(RELEASE, {"rows": packed([(session_id,)])}).all()
     leases.settle_released(conn, now, 1, rows)

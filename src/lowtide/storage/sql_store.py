@@ -31,8 +31,10 @@ from lowtide.ports.metadata import (
     StoredBlock,
     Unmerged,
 )
+from lowtide.ports.report import Report
 from lowtide.storage import batch_rows, commits, creating, doors, expiry, leases, merging, purging, reading, sessions
 from lowtide.storage.sql_access import SqlAccess
+from lowtide.storage.sql_live import SqlLive
 
 QUEUE_RETRY_AFTER_S = 30
 
@@ -60,7 +62,7 @@ PURGE = faults.point("store.purge", "the removal of a step of rows, with the obj
 FORGET = faults.point("store.forget", "the removal of the rows of deleted objects is committed")
 
 
-class SqlStore(SqlAccess):
+class SqlStore(SqlAccess, SqlLive):
     """The port's operations, for every SQL database."""
 
     # -- intake
@@ -112,11 +114,11 @@ class SqlStore(SqlAccess):
     async def open_session(self, worker: str, lease_s: float) -> Session:
         return await self._write(OPEN_SESSION, sessions.open_session, new_token(), worker, lease_s)
 
-    async def heartbeat(self, session: str, held: Sequence[int]) -> Pulse:
-        return await self._write(HEARTBEAT, sessions.heartbeat, session, held)
+    async def heartbeat(self, session: str, held: Sequence[int], report: Report | None = None) -> Pulse:
+        return await self._write(HEARTBEAT, sessions.heartbeat, session, held, report)
 
-    async def end_session(self, session: str) -> None:
-        await self._write(END_SESSION, sessions.end_session, session)
+    async def end_session(self, session: str, report: Report | None = None) -> None:
+        await self._write(END_SESSION, sessions.end_session, session, report)
 
     async def backlogs(self) -> Sequence[Backlog]:
         return await self._read(leases.backlogs)
