@@ -43,7 +43,7 @@ async def test_a_child_that_keeps_dying_is_started_again_and_released_each_time(
         raise StoreUnavailable("a store that is away stops nobody")
 
     role = supervisor.Role("worker", "lowtide.app.no_such_module", grace_s=0)
-    await supervisor.Supervisor(Settings(), release, stop).run(role, [role])
+    await supervisor.Supervisor(Settings(), release, stop).run([role], [role])
     assert len(set(released)) == len(released) >= 3
 
 

@@ -40,7 +40,7 @@ class Source:
     def place(self, steps: Steps) -> str:
         """Say where the setting at `steps` was given."""
         if self.where == FLAG:
-            flag = {"upstreams": "upstream"}.get(str(steps[0]), str(steps[0]).replace("_", "-"))
+            flag = {"upstreams": "upstream", "engine": "gguf"}.get(str(steps[0]), str(steps[0]).replace("_", "-"))
             return f"from the flag --{flag}"
         if self.where == ENVIRONMENT:
             whole = PREFIX + str(steps[0]).upper()

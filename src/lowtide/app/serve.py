@@ -12,6 +12,7 @@ import lowtide
 from lowtide.app import logs
 from lowtide.app.compose import opened_store, upstream_config
 from lowtide.app.directory import held, prepare
+from lowtide.app.engine import engine_in, engine_role, until_loaded
 from lowtide.app.lifecycle import STOPPED, stop_on_signals
 from lowtide.app.listen import listen, url_of
 from lowtide.app.settings import Settings
@@ -35,6 +36,11 @@ A server that wants a key stands in lowtide.toml; the key itself stays in the en
 
 async def serve(settings: Settings, *, with_workers: bool) -> int:
     """Run the server until it is told to stop; returns the status to exit with. Raises SettingsError."""
+    with engine_in(settings) as settings_with_engine:
+        return await _serve(settings_with_engine, with_workers=with_workers)
+
+
+async def _serve(settings: Settings, *, with_workers: bool) -> int:
     check_upstreams(settings, needed=with_workers)
     logs.configure(settings.log, process="supervisor")
     data = prepare(settings.data)
@@ -54,7 +60,12 @@ async def serve(settings: Settings, *, with_workers: bool) -> int:
                 (listener.fileno(), lock),
             )
             worker = Role("worker", "lowtide.app.worker_process", settings.worker.grace_s)
-            await supervisor.run(api, [worker] * count)
+            if settings.engine.gguf is None:
+                await supervisor.run([api], [worker] * count)
+            else:
+                await supervisor.run(
+                    [api, engine_role()], [worker] * count, ready=lambda: until_loaded(settings, supervisor)
+                )
     return STOPPED
 
 

@@ -226,9 +226,6 @@ class EngineSection(Section):
         default=-1, ge=-1, description="Layers of the model that go to a GPU; -1 lets llama.cpp choose."
     )
     threads: int = Field(default=0, ge=0, description="Threads that it computes on; 0 lets llama.cpp choose.")
-    port: int = Field(
-        default=0, ge=0, le=0, description="Chosen by the system when the server starts; not to be set.", exclude=False
-    )
 
 
 class UpstreamSettings(Section):

@@ -1,4 +1,4 @@
-"""The processes of `lowtide serve`: started, started again when they die, and stopped in order.
+"""The child processes of `lowtide serve` and `lowtide run`: started, started again when they die, and stopped in order.
 
 A dead child is followed by a new one at once; one that keeps dying waits longer each time, whatever it died of: the
 settings were good when the server started, and what has changed since (a key file that is being replaced) may be
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from asyncio.subprocess import Process
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import structlog
 from lowtide.app.lifecycle import INTERRUPTED
 from lowtide.app.orders import Orders
 from lowtide.app.settings import Settings
-from lowtide.domain.errors import LowtideError
+from lowtide.domain.errors import LowtideError, SettingsError
 from lowtide.domain.ids import new_token
 
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -66,25 +67,49 @@ class Backoff:
 
 @dataclass
 class Supervisor:
-    """Keeps one API process and any number of workers alive until `stop` is set."""
+    """Keeps workers, and what outlasts them, alive until `stop` is set. `deaths` counts the children lost of each kind.
+
+    `stderr` is where children log, their own standard error's descriptor unless given.
+    """
 
     settings: Settings
     release: Callable[[str], Awaitable[object]]
     stop: asyncio.Event
+    stderr: int | None = None
+    deaths: Counter[str] = field(default_factory=Counter)
     _children: dict[str, Process] = field(default_factory=dict)
 
-    async def run(self, api: Role, workers: Sequence[Role]) -> None:
-        """Run the roles until told to stop. Workers stop before the API, so that polls are answered meanwhile."""
+    async def run(
+        self, lasting: Sequence[Role], workers: Sequence[Role], ready: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Run the roles until told to stop; workers start once `ready` returns. Raises its SettingsError.
+
+        They stop before the lasting ones, so that the API answers polls and an engine finishes replies meanwhile.
+        """
         workers_gone = asyncio.Event()
+        refusal: SettingsError | None = None
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep(api, workers_gone))
-            kept = [tasks.create_task(self._keep(role, self.stop)) for role in workers]
+            for role in lasting:
+                tasks.create_task(self._keep(role, workers_gone))
+            try:
+                if ready is not None:
+                    await ready()
+                await self._run_workers(workers)
+            except SettingsError as error:
+                refusal = error
+            finally:
+                self.stop.set()
+                workers_gone.set()
+        _log.info("supervisor.stopped")
+        if refusal is not None:
+            raise refusal
+
+    async def _run_workers(self, workers: Sequence[Role]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for role in workers:
+                tasks.create_task(self._keep(role, self.stop))
             await self.stop.wait()
             _log.info("supervisor.stopping")
-            if kept:
-                await asyncio.wait(kept)
-            workers_gone.set()
-        _log.info("supervisor.stopped")
 
     def kill(self) -> None:
         """End every child and this process at once."""
@@ -99,6 +124,7 @@ class Supervisor:
             name, started_s = f"{role.kind}-{new_token()[:12]}", time.monotonic()
             status = await self._live(role, name, stop)
             if not stop.is_set():
+                self.deaths[role.kind] += 1
                 wait_s = backoff.after(time.monotonic() - started_s)
                 _log.warning("child.died", kind=role.kind, name=name, status=status, again_in_s=wait_s)
                 await _pause(wait_s, stop)
@@ -129,6 +155,7 @@ class Supervisor:
             sys.executable,
             *("-P", "-m", role.module),
             stdin=asyncio.subprocess.PIPE,
+            stderr=self.stderr,
             pass_fds=role.descriptors,
             start_new_session=True,
         )

@@ -19,6 +19,7 @@ UNUSABLE, INTERRUPTED = 2, 130
 SERVE_EXAMPLES = """\b
 Examples:
   lowtide serve --upstream http://127.0.0.1:8000
+  lowtide serve --gguf qwen3-8b-q4_k_m.gguf
   lowtide serve --data /srv/lowtide --port 9000 --workers 2 --config lowtide.toml"""
 WORKER_EXAMPLE = """\b
 Example:
@@ -77,6 +78,9 @@ def serve(
     ] = None,
     data: Data = None,
     upstream: UpstreamUrls = None,
+    gguf: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Serve this model by the embedded llama.cpp, as one upstream.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes to start. [1]")] = None,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Start none: `lowtide worker` does.")] = False,
     config: Config = None,
@@ -87,7 +91,8 @@ def serve(
     """
     from lowtide.app.commands import run_serve  # noqa: PLC0415 loaded when the command runs
 
-    flags = {"host": host, "port": port, "data": data, "workers": workers}
+    engine = None if gguf is None else {"gguf": gguf}
+    flags = {"host": host, "port": port, "data": data, "workers": workers, "engine": engine}
     raise typer.Exit(run_serve(_given(flags, upstream), config, with_workers=not no_worker))
 
 
