@@ -21,7 +21,7 @@ from lowtide.domain.states import BatchState
 from lowtide.ports.metadata import Batch
 from lowtide.results.reader import ResultsFile
 
-_MEDIA_TYPE = "application/x-jsonl"
+MEDIA_TYPE = "application/x-jsonl"
 _log = structlog.get_logger()
 
 
@@ -80,7 +80,7 @@ class Download:
 
 def _headers(batch: Batch, file: ResultsFile) -> dict[str, str]:
     return {
-        "content-type": _MEDIA_TYPE,
+        "content-type": MEDIA_TYPE,
         "content-disposition": f"attachment; filename*=utf-8''{batch.id}_results.jsonl",
         "accept-ranges": "bytes",
         "etag": file.etag,

@@ -17,6 +17,7 @@ from lowtide.ports.objects import ObjectStore
 from lowtide.results.blocks import PAGE_BLOCKS, block_steps, pages, sent_length
 from lowtide.results.closings import closing_steps
 from lowtide.results.readahead import Step, read_ahead
+from lowtide.results.sofar import Portion, ResultsSoFar
 
 _AHEAD = 1
 """Stretches read ahead of the one that goes out, of about 0.5 MiB (1 MiB where blocks are that large). More of them
@@ -33,6 +34,7 @@ class Results:
         self._store = store
         self._objects = objects
         self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._so_far = ResultsSoFar(store, objects)
 
     async def open(self, batch: Batch) -> "ResultsFile":
         """Return the results of a batch that has ended.
@@ -41,6 +43,10 @@ class Results:
         """
         first = await self._store.blocks(batch.workspace, batch.id, None, PAGE_BLOCKS)
         return ResultsFile(batch, self._store, self._objects, first, self._sizes)
+
+    async def so_far(self, batch: Batch, after: int) -> Portion | None:
+        """Return what a batch that runs has behind the first `after` bytes; None when there are not so many."""
+        return await self._so_far.open(batch, after)
 
 
 class ResultsFile:
