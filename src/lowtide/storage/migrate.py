@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect, text
 
 from lowtide.domain.errors import StorageError, StoreUnavailable
 
-SCHEMA: Final = "0003"
+SCHEMA: Final = "0004"
 """The revision that `tables` describes: the newest of `migrations`."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
