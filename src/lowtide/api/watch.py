@@ -7,7 +7,6 @@ one workspace and one batch.
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -141,18 +140,20 @@ class Live:
             if self._watches.get(key) is watch:
                 del self._watches[key]
             watch.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({watch.task})
+            (ended,) = await asyncio.gather(watch.task, return_exceptions=True)
+            if isinstance(ended, Exception):
+                _log.error("live.look_broke", batch=key[1], error=type(ended).__name__)
 
     async def _keep_looking(self, key: tuple[str, str], watch: _Watch) -> None:
-        """Look until the batch has ended or is gone; a store that is away for a while costs looks, not listeners."""
+        """Look until the batch has ended or is gone; a store that is away for a while costs looks, not listeners.
+
+        Whatever else ends the task ends the streams too, so that no listener waits for it.
+        """
         try:
             while not watch.over:
                 await self._look_again(key, watch)
                 if not watch.over:
                     await asyncio.sleep(self._look_s)
-        except Exception:
-            _log.exception("live.look_failed", batch=key[1])
         finally:
             watch.over = True
             if self._watches.get(key) is watch:
