@@ -271,7 +271,7 @@ def test_every_setting_says_what_it_does_and_its_unit() -> None:
         assert field.description, name
         assert field.description.endswith("."), name
         if field.annotation in {int, float} and name not in {"port", "workers"}:
-            assert name.rpartition("_")[2] in {"s", "max", "concurrent"} or name == "intake.concurrent", name
+            assert name.rpartition("_")[2] in {"s", "max", "min", "concurrent"} or name == "intake.concurrent", name
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:

@@ -17,7 +17,7 @@ from support.steps import WORKSPACE, Steps, rest, some
 _MAY_SCAN = re.compile(
     r"VIRTUAL TABLE"  # rows that a statement brings along
     r"|SCAN (session|upload|doomed|alembic_version|sums|anon_\d+)$"  # small for good: they hold what is under way
-    r"|SCAN batch USING (COVERING )?INDEX ix_batch_(running|in_progress|canceling)$"  # running batches alone
+    r"|SCAN batch USING (COVERING )?INDEX ix_batch_(running|in_progress|canceling|merging)$"  # what is under way
 )
 
 
@@ -59,9 +59,10 @@ async def _everything(steps: Steps) -> None:
     steps.clock.pass_wall(2 * DAY_US)
     await store.expire(10)
     await store.end_check()
-    await store.blocks(WORKSPACE, one.id, None, 10)
-    await store.blocks(WORKSPACE, one.id, (1, 5), 10)
+    (*_, last) = await store.blocks(WORKSPACE, one.id, None, 10)
+    await store.blocks(WORKSPACE, one.id, last, 10)
     await store.closings(WORKSPACE, one.id, 0, 10)
+    await steps.merge(await steps.session())
     await store.delete_batch(WORKSPACE, one.id)
     await store.retire(0, 10)
     await store.purge(0, 10)

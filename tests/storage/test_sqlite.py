@@ -152,5 +152,5 @@ def test_a_commit_that_returned_survives_the_death_of_its_process(tmp_path: Path
 
 def test_every_write_has_its_fault_point() -> None:
     points = {name for name in faults.registered() if name.startswith("store.")}
-    assert len(points) == 21
+    assert len(points) == 23
     assert sqlite.BUSY_TIMEOUT_S > faults.HANG_S

@@ -12,7 +12,20 @@ from lowtide.domain.ids import BATCH, new_id, new_token
 from lowtide.domain.outcomes import Outcome, Usage
 from lowtide.domain.states import BatchState
 from lowtide.domain.times import DAY_US, SECOND_US
-from lowtide.ports.metadata import Batch, Block, Claimed, Commit, Committed, Created, Creation, NewBatch, NewChunk, Part
+from lowtide.ports.metadata import (
+    Batch,
+    Block,
+    Claimed,
+    Commit,
+    Committed,
+    Created,
+    Creation,
+    Merge,
+    NewBatch,
+    NewChunk,
+    Part,
+    Unmerged,
+)
 from lowtide.ports.metadata import Session as StoreSession
 from lowtide.storage import batch_rows
 from lowtide.storage.sql_store import SqlStore
@@ -154,6 +167,25 @@ class Steps:
         if state is BatchState.DELETED:
             await self.store.delete_batch(of.workspace, of.id)
         return await self.get(of)
+
+    # -- upkeep
+
+    async def merge(self, session: StoreSession) -> bool:
+        """Let one block take the place of all unmerged ones of the oldest ended batch."""
+        found = await self.store.find_unmerged(1000)
+        assert found is not None
+        return await self.store.merge(self.merged(session, found))
+
+    def merged(self, session: StoreSession, found: Unmerged) -> Merge:
+        """Return a merge of all blocks of `found` into one."""
+        number = next(self._numbers)
+        length = sum(sent for block in found.blocks for _, sent in block.pieces)
+        key = f"segments/{session.id}/{number}"
+        blocks = [Block(found.batch_key, 0, length, length // 10, -1)] if length else []
+        done = len(found.blocks) == found.count
+        return Merge(
+            session.id, number, key, length, found.batch_key, found.generation, found.blocks, blocks, done=done
+        )
 
 
 def some(

@@ -102,7 +102,7 @@ DROP_SEGMENTS = (
 EMPTY_SEGMENTS = (
     update(segment)
     .values(emptied_us=bindparam("now_us"))
-    .where(segment.c.key.in_(_listed), ~exists().where(block.c.segment == segment.c.key))
+    .where(segment.c.key == _keys.c.key, ~exists().where(block.c.segment == segment.c.key))
 )
 TAKE_EMPTIED = (
     update(segment)
