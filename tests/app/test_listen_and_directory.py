@@ -9,29 +9,36 @@ from pathlib import Path
 import pytest
 
 from lowtide.app.directory import Occupied, empty_spool, held, prepare
-from lowtide.app.listen import listen, url_of
+from lowtide.app.listen import listen, resolve, url_of
 from lowtide.app.supervisor import BACKOFF_S, STABLE_S, Backoff
 from lowtide.domain.errors import SettingsError
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.9"])
 def test_a_loopback_address_is_listened_on(host: str) -> None:
-    with listen(host, 0) as listener:
+    address = resolve(host, 0)
+    assert address.is_loopback
+    with listen(address) as listener:
         assert url_of(listener).startswith("http://")
         socket.create_connection(listener.getsockname()[:2]).close()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "no-such-host.invalid"])
-def test_any_other_address_is_refused_in_a_sentence(host: str) -> None:
-    with pytest.raises(SettingsError, match=f'^The setting host is "{host}", but it should be a loopback address'):
-        listen(host, 0)
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
+def test_any_other_address_is_told_from_loopback(host: str) -> None:
+    assert not resolve(host, 0).is_loopback
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_refused_in_a_sentence(host: str) -> None:
+    with pytest.raises(SettingsError, match=f'^The setting host is "{host}", but it should be an address of this mach'):
+        listen(resolve(host, 0))
 
 
 def test_a_port_in_use_is_named() -> None:
-    with listen("127.0.0.1", 0) as first:
+    with listen(resolve("127.0.0.1", 0)) as first:
         port = first.getsockname()[1]
         with pytest.raises(SettingsError, match=f"^Port {port} of 127.0.0.1 is in use by another program"):
-            listen("127.0.0.1", port)
+            listen(resolve("127.0.0.1", port))
 
 
 def test_the_data_directory_is_made_with_its_parents(tmp_path: Path) -> None:

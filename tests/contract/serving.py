@@ -18,7 +18,9 @@ from typing import Any, Self, TypeVar
 import uvloop
 
 from lowtide.api.app import create_app
+from lowtide.api.rates import Buckets
 from lowtide.api.services import Services
+from lowtide.api.watch import Live
 from lowtide.app.http_server import server
 from lowtide.app.settings import HttpSettings
 from lowtide.dispatch.settings import WorkerSettings
@@ -261,9 +263,12 @@ class Served:
     async def _run(self, spool: Path, upstreams: Sequence[Upstream]) -> None:
         services = Services(
             store=self.store,
+            access=self.store,
+            budget=Buckets(),
             objects=self.objects,
             intake=Intake(self.store, self.objects, self.limits, spool),
             results=Results(self.store, self.objects),
+            live=Live(self.store, upstreams, self.clock, look_s=0.05),
             upstreams=upstreams,
             clock=self.clock,
             limits=self.limits,

@@ -17,8 +17,12 @@ def test_1_3_every_response_carries_its_ids(served: Served, path: str) -> None:
     headers = served.call("GET", path).headers
     assert re.fullmatch(r"req_01[1-9A-HJ-NP-Za-km-z]{22}", headers["request-id"])
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", headers["anthropic-organization-id"])
-    assert headers["anthropic-workspace-id"].startswith("wrkspc_01")
     assert headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/x", f"{PATH}/x/results", "/v1/models"])
+def test_1_3_the_answer_to_a_caller_names_its_workspace(served: Served, path: str) -> None:
+    assert served.call("GET", path).headers["anthropic-workspace-id"].startswith("wrkspc_01")
 
 
 def test_1_3_request_ids_differ(served: Served) -> None:

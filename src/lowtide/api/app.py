@@ -1,46 +1,51 @@
 """The routes: which path and method leads to which handler, and what every call must bring.
 
 A path that exists answers other methods with 405 and `allow`; any other path is 404, both in the contract's envelope.
-`HEAD` goes wherever `GET` does. The order of the checks is the hosted service's: path, method, credential, version.
+`HEAD` goes wherever `GET` does. The order of the checks is the hosted service's: path, method, then what `door` wants.
 """
-
-from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
-from lowtide.api import batches, health, messages, models
-from lowtide.api.call import Call
-from lowtide.api.credentials import identify
+from lowtide.api import batches, health, live, messages, models
+from lowtide.api.door import Door, Handler, Operation
 from lowtide.api.downloads import results
 from lowtide.api.envelope import Envelope
 from lowtide.api.services import Services
-from lowtide.domain.errors import InvalidRequest, MethodNotAllowed, NotFound
+from lowtide.domain.errors import MethodNotAllowed, NotFound
+from lowtide.domain.keys import Scope
 
-Handler = Callable[[Request, Services], Awaitable[ASGIApp]]
-Operation = Callable[[Call], Awaitable[ASGIApp]]
+_BATCHES, _MESSAGES, _ADMIN = (Scope.BATCHES,), (Scope.MESSAGES,), (Scope.ADMIN,)
 
 
 def create_app(services: Services) -> Starlette:
     """Return the ASGI application that serves `services`."""
-    batch = "/v1/messages/batches/{batch_id}"
+    batch, live_batch = "/v1/messages/batches/{batch_id}", "/lowtide/batches/{batch_id}"
+    door = Door(services)
 
-    def serve(path: str, **operations: Operation) -> Route:
-        return Route(path, _Path({method: _checked(operation) for method, operation in operations.items()}, services))
+    def serve(path: str, scopes: tuple[Scope, ...], **operations: Operation) -> Route:
+        versioned = path.startswith("/v1/")
+        handlers = {method: door.checked(each, scopes, versioned=versioned) for method, each in operations.items()}
+        return Route(path, _Path(handlers, services))
 
     app = Starlette(
         routes=[
-            serve("/v1/messages/batches", GET=batches.list_all, POST=batches.create),
-            serve(batch, GET=batches.retrieve, DELETE=batches.delete),
-            serve(f"{batch}/cancel", POST=batches.cancel),
-            serve(f"{batch}/results", GET=results),
-            serve("/v1/messages", POST=messages.send_message),
-            serve("/v1/messages/count_tokens", POST=messages.count_tokens),
-            serve("/v1/models", GET=models.list_models),
-            serve("/v1/models/{model_id:path}", GET=models.get_model),
+            serve("/v1/messages/batches", _BATCHES, GET=batches.list_all, POST=batches.create),
+            serve(batch, _BATCHES, GET=batches.retrieve, DELETE=batches.delete),
+            serve(f"{batch}/cancel", _BATCHES, POST=batches.cancel),
+            serve(f"{batch}/results", _BATCHES, GET=results),
+            serve("/v1/messages", _MESSAGES, POST=messages.send_message),
+            serve("/v1/messages/count_tokens", _MESSAGES, POST=messages.count_tokens),
+            serve("/v1/models", _BATCHES + _MESSAGES, GET=models.list_models),
+            serve("/v1/models/{model_id:path}", _BATCHES + _MESSAGES, GET=models.get_model),
+            serve(live_batch, _BATCHES, GET=live.progress),
+            serve(f"{live_batch}/events", _BATCHES, GET=live.events),
+            serve(f"{live_batch}/results", _BATCHES, GET=live.results),
+            serve("/lowtide/workers", _BATCHES + _ADMIN, GET=live.workers),
             Route("/healthz", _Path({"GET": health.alive}, services)),
             Route("/readyz", _Path({"GET": health.ready}, services)),
         ],
@@ -51,7 +56,7 @@ def create_app(services: Services) -> Starlette:
     return app
 
 
-async def _unknown_path(_scope: Scope, _receive: Receive, _send: Send) -> None:
+async def _unknown_path(_scope: ASGIScope, _receive: Receive, _send: Send) -> None:
     raise NotFound
 
 
@@ -63,22 +68,10 @@ class _Path:
         self._allow = ", ".join(sorted(self._handlers))
         self._services = services
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         handler = self._handlers.get(request.method)
         if handler is None:
             raise MethodNotAllowed(self._allow)
         response = await handler(request, self._services)
         await response(scope, receive, send)
-
-
-def _checked(operation: Operation) -> Handler:
-    """Return a handler that lets through what brings all that the contract wants of every call."""
-
-    async def handle(request: Request, services: Services) -> ASGIApp:
-        caller = identify(request.headers)
-        if "anthropic-version" not in request.headers:
-            raise InvalidRequest("anthropic-version: header is required")
-        return await operation(Call(request.state.request_id, request, caller, services))
-
-    return handle

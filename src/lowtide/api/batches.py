@@ -35,6 +35,8 @@ async def create(call: Call) -> Response:
             idempotency_key=headers.get("idempotency-key"),
             retry_count=_count(headers.get("x-stainless-retry-count")) or 0,
             gone=call.request.is_disconnected,
+            queued_requests_max=call.caller.limits.queued_requests_max,
+            models=call.caller.models,
         )
     )
     return _answer(call, created.batch)

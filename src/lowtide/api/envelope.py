@@ -7,6 +7,9 @@ a short body for a whole one.
 """
 
 import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import structlog
@@ -15,7 +18,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lowtide.domain.errors import ContractError, InternalError, Overloaded, StoreFull, StoreUnavailable
-from lowtide.domain.ids import CALL, DEFAULT_WORKSPACE, ORGANIZATION, new_id
+from lowtide.domain.ids import CALL, ORGANIZATION, new_id
+from lowtide.ports.access import Taken
 
 JSON = "application/json"
 _NO_RETRY = frozenset({400, 401, 402, 403, 404, 405, 413, 416, 422})
@@ -66,8 +70,9 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        stamp = _Stamp(send)
-        scope.setdefault("state", {})["request_id"] = stamp.request_id
+        state = scope.setdefault("state", {})
+        stamp = _Stamp(send, state)
+        state["request_id"] = stamp.request_id
         try:
             await self._app(scope, receive, stamp)
         except ClientDisconnect:
@@ -80,10 +85,14 @@ class Envelope:
 
 
 class _Stamp:
-    """A `send` that adds to the head of a response what every response carries."""
+    """A `send` that adds to the head of a response what every response carries.
 
-    def __init__(self, send: Send) -> None:
+    The door leaves in `state` whose `workspace` it is, and how its budget of `calls` stands, once it knows.
+    """
+
+    def __init__(self, send: Send, state: Mapping[str, Any]) -> None:
         self._send = send
+        self._state = state
         self.request_id = new_id(CALL)
         self.started = False
 
@@ -98,10 +107,25 @@ class _Stamp:
         added = [(b"request-id", self.request_id.encode())]
         if status != 401:  # whoever is unknown learns nothing of whom it called
             added.append((b"anthropic-organization-id", ORGANIZATION.encode()))
-            added.append((b"anthropic-workspace-id", DEFAULT_WORKSPACE.encode()))
-        if status in _NO_RETRY and all(name != b"x-should-retry" for name, _ in message.get("headers", ())):
+            if "workspace" in self._state:
+                added.append((b"anthropic-workspace-id", self._state["workspace"].encode()))
+        if "calls" in self._state:
+            added += _rate_limit(self._state["calls"])
+        if status in _NO_RETRY:
             added.append((b"x-should-retry", b"false"))
-        return added
+        present = {name for name, _ in message.get("headers", ())}
+        return [(name, value) for name, value in added if name not in present]
+
+
+def _rate_limit(calls: Taken) -> list[tuple[bytes, bytes]]:
+    """Return the contract's headers on the budget of calls (`message-batches-api.md`, section 1.3)."""
+    full = datetime.now(UTC) + timedelta(seconds=calls.full_s)
+    values = {
+        "limit": str(calls.limit),
+        "remaining": str(calls.remaining),
+        "reset": full.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    return [(f"anthropic-ratelimit-requests-{name}".encode(), value.encode()) for name, value in values.items()]
 
 
 def _record(error: Exception, told: ContractError, stamp: _Stamp) -> None:

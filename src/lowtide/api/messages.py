@@ -40,6 +40,7 @@ async def count_tokens(call: Call) -> "Forwarded":
 async def _forward(call: Call, path: str) -> "Forwarded":
     body = await read_body(call.request, call.services.limits.message_bytes_max)
     model = read_model(body)
+    call.caller.require_model(model)
     upstreams = [upstream for upstream in call.services.upstreams if upstream.serves(model)]
     if not upstreams:
         raise NotFound(f"model: {model}")

@@ -2,7 +2,7 @@
 
 An alias is listed beside them, unless it has a wildcard. An upstream that cannot be asked is left out of a listing. A
 single model is unknown only if every upstream that could have it has answered (`design.md`): one that is down makes the
-answer 529, not 404.
+answer 529, not 404. What a key may not use is not there for it.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from lowtide.api.messages import told
 from lowtide.api.paging import cut, read_cursor
 from lowtide.api.wire import json_response, listing, model_info
 from lowtide.domain.errors import NotFound
+from lowtide.domain.keys import allows
 from lowtide.ports.upstream import Model, Upstream, UpstreamError
 
 
@@ -25,13 +26,15 @@ async def list_models(call: Call) -> Response:
     found, failed = await _ask(call.services.upstreams)
     if failed and not found:
         raise told(failed[0]) from failed[0]
-    page, has_more = cut(found, cursor)
+    page, has_more = cut([model for model in found if allows(call.caller.models, model.id)], cursor)
     return json_response(listing([model_info(model) for model in page], has_more=has_more))
 
 
 async def get_model(call: Call) -> Response:
     """`GET /v1/models/{model_id}`."""
     model_id = str(call.request.path_params["model_id"])
+    if not allows(call.caller.models, model_id):
+        raise NotFound(f"model: {model_id}")
     found, failed = await _ask([upstream for upstream in call.services.upstreams if upstream.serves(model_id)])
     model = next((model for model in found if model.id == model_id), None)
     if model is not None:

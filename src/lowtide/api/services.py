@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from lowtide.api.address import Networks
+from lowtide.api.watch import Live
 from lowtide.domain.limits import Limits
 from lowtide.intake.create import Intake
+from lowtide.ports.access import AccessStore, CallBudget
 from lowtide.ports.clock import Clock
 from lowtide.ports.metadata import MetadataStore
 from lowtide.ports.objects import ObjectStore
@@ -23,9 +25,12 @@ class Services:
     """
 
     store: MetadataStore
+    access: AccessStore
+    budget: CallBudget
     objects: ObjectStore
     intake: Intake
     results: Results
+    live: Live
     upstreams: Sequence[Upstream]
     clock: Clock
     limits: Limits

@@ -9,7 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
 
+from lowtide.api.rates import Buckets
 from lowtide.api.services import Services
+from lowtide.api.watch import Live
 from lowtide.app.directory import empty_spool
 from lowtide.app.settings import Settings, UpstreamSettings
 from lowtide.dispatch.settings import WorkerSettings
@@ -18,8 +20,8 @@ from lowtide.domain.limits import Limits
 from lowtide.domain.times import SECOND_US
 from lowtide.intake.create import Intake
 from lowtide.ports.clock import Clock, SystemClock
-from lowtide.ports.metadata import MetadataStore
 from lowtide.ports.objects import ObjectStore
+from lowtide.ports.store import Store
 from lowtide.ports.upstream import Upstream
 from lowtide.results.reader import Results
 from lowtide.storage.local_objects import LocalObjects
@@ -32,7 +34,7 @@ CLOCK: Clock = SystemClock()
 
 
 @asynccontextmanager
-async def opened_store(settings: Settings) -> AsyncIterator[MetadataStore]:
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
     """Open the database, migrated to what this code knows, and close it at the end."""
     store = SqliteStore(settings.data / "lowtide.db", CLOCK)
     await store.open()
@@ -75,9 +77,12 @@ async def api_parts(settings: Settings) -> AsyncIterator[tuple[Services, Upkeep]
 
         services = Services(
             store=store,
+            access=store,
+            budget=Buckets(),
             objects=objects,
             intake=intake,
             results=Results(store, objects),
+            live=Live(store, upstreams, CLOCK),
             upstreams=upstreams,
             clock=CLOCK,
             limits=limits,
@@ -104,6 +109,7 @@ def limits_of(settings: Settings) -> Limits:
         body_bytes_max=given.body_bytes_max,
         message_bytes_max=given.message_bytes_max,
         queued_requests_max=given.queued_requests_max,
+        calls_per_minute_max=given.calls_per_minute_max,
         window_us=given.window_s * SECOND_US,
         retention_us=given.retention_s * SECOND_US,
     )

@@ -6,33 +6,48 @@ While one API process is dead and the next is starting, connections wait in the 
 import errno
 import ipaddress
 import socket
+from dataclasses import dataclass
 
 from lowtide.domain.errors import SettingsError
 
 BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on a loopback address; raises SettingsError for any other, or if it is taken."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: the setting, and what it stands for."""
+
+    host: str
+    port: int
+    family: int
+    address: tuple[str | int, ...]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether this machine alone can reach it."""
+        return ipaddress.ip_address(str(self.address[0]).partition("%")[0]).is_loopback
+
+
+def resolve(host: str, port: int) -> Address:
+    """Return the address that a setting stands for; raises SettingsError. It is looked up once: names may change."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError):
-        text = f'The setting host is "{host}", but it should be a loopback address such as 127.0.0.1.'
+        text = f'The setting host is "{host}", but it should be an address of this machine such as 127.0.0.1.'
         raise SettingsError(text) from None
-    if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
-        text = (
-            f'The setting host is "{host}", but it should be a loopback address such as 127.0.0.1: this server has no '
-            "keys, so whoever reaches it may use it; let a proxy on this machine check who calls from elsewhere."
-        )
-        raise SettingsError(text)
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    return Address(host, port, family, address)
+
+
+def listen(at: Address) -> socket.socket:
+    """Return a socket that listens; raises SettingsError if it cannot."""
+    listener = socket.socket(at.family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        listener.bind(at.address)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise SettingsError(_refusal(host, port, error)) from None
+        raise SettingsError(_refusal(at, error)) from None
     return listener
 
 
@@ -42,7 +57,11 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _refusal(host: str, port: int, error: OSError) -> str:
+def _refusal(at: Address, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} of {host} is in use by another program; choose another with --port (0 takes a free one)."
-    return f"Port {port} of {host} cannot be listened on ({error.strerror}); choose another with --port."
+        text = f"Port {at.port} of {at.host} is in use by another program"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        return f'The setting host is "{at.host}", but it should be an address of this machine such as 127.0.0.1.'
+    else:
+        text = f"Port {at.port} of {at.host} cannot be listened on ({error.strerror})"
+    return f"{text}; choose another with --port (0 takes a free one)."

@@ -1,10 +1,12 @@
 """`lowtide serve`: everything checked, claimed and said before the first child starts.
 
 Each refusal is one SettingsError with what to do about it. The order matters: the data directory is held before its
-database is migrated, and the socket is bound before the first process that could answer on it.
+database is migrated, which says whether there are keys; the socket is bound only then (no address but loopback is
+listened on without a key), and before the first process that could answer on it.
 """
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -14,11 +16,11 @@ from lowtide.app.compose import opened_store, upstream_config
 from lowtide.app.directory import held, prepare
 from lowtide.app.engine import engine_in, engine_role, until_loaded
 from lowtide.app.lifecycle import STOPPED, stop_on_signals
-from lowtide.app.listen import listen, url_of
+from lowtide.app.listen import Address, listen, resolve, url_of
 from lowtide.app.settings import Settings
 from lowtide.app.supervisor import Role, Supervisor
 from lowtide.domain.errors import SettingsError, StorageError
-from lowtide.ports.metadata import MetadataStore
+from lowtide.ports.store import Store
 
 NO_UPSTREAM = """There is no model server to send requests to. Name one that answers /v1/messages:
 
@@ -31,6 +33,14 @@ A server that wants a key stands in lowtide.toml; the key itself stays in the en
   [[upstreams]]
   url = "https://api.anthropic.com"
   key_env = "ANTHROPIC_API_KEY"
+"""
+
+NO_KEY = """The setting host is "{host}", which others can reach, but this server has no key yet: whoever reached it could
+use it. Make a key first, then start again:
+
+  lowtide keys create --data {data}
+
+From then on every call needs a key. Keys travel in clear text unless a proxy in front of Lowtide speaks TLS.
 """
 
 
@@ -46,31 +56,36 @@ async def _serve(settings: Settings, *, with_workers: bool) -> int:
     data = prepare(settings.data)
     settings = settings.model_copy(update={"data": data})
     stop = asyncio.Event()
-    with held(data) as lock, listen(settings.host, settings.port) as listener:
-        async with _migrated_store(settings) as store:
-            supervisor = Supervisor(settings, store.release_worker, stop)
-            stop_on_signals(stop, again=supervisor.kill)
-            count = settings.workers if with_workers else 0
-            print(banner(settings, url_of(listener), count), flush=True)  # noqa: T201 a command's own words
-            api = Role(
-                "api",
-                "lowtide.app.api_process",
-                settings.http.grace_s,
-                listener.fileno(),
-                (listener.fileno(), lock),
+    address = resolve(settings.host, settings.port)
+    async with AsyncExitStack() as stack:
+        lock = stack.enter_context(held(data))
+        store = await stack.enter_async_context(_migrated_store(settings))
+        keyed = await store.has_keys()
+        check_keys(settings, address, keyed=keyed)
+        listener = stack.enter_context(listen(address))
+        supervisor = Supervisor(settings, store.release_worker, stop)
+        stop_on_signals(stop, again=supervisor.kill)
+        count = settings.workers if with_workers else 0
+        print(banner(settings, url_of(listener), count, keyed=keyed), flush=True)  # noqa: T201 a command's own words
+        api = Role(
+            "api",
+            "lowtide.app.api_process",
+            settings.http.grace_s,
+            listener.fileno(),
+            (listener.fileno(), lock),
+        )
+        worker = Role("worker", "lowtide.app.worker_process", settings.worker.grace_s)
+        if settings.engine.gguf is None:
+            await supervisor.run([api], [worker] * count)
+        else:
+            await supervisor.run(
+                [api, engine_role()], [worker] * count, ready=lambda: until_loaded(settings, supervisor)
             )
-            worker = Role("worker", "lowtide.app.worker_process", settings.worker.grace_s)
-            if settings.engine.gguf is None:
-                await supervisor.run([api], [worker] * count)
-            else:
-                await supervisor.run(
-                    [api, engine_role()], [worker] * count, ready=lambda: until_loaded(settings, supervisor)
-                )
     return STOPPED
 
 
 @asynccontextmanager
-async def _migrated_store(settings: Settings) -> AsyncIterator[MetadataStore]:
+async def _migrated_store(settings: Settings) -> AsyncIterator[Store]:
     async with AsyncExitStack() as stack:
         try:
             store = await stack.enter_async_context(opened_store(settings))
@@ -88,15 +103,23 @@ def check_upstreams(settings: Settings, *, needed: bool) -> None:
         upstream_config(upstream)
 
 
-def banner(settings: Settings, url: str, workers: int) -> str:
+def check_keys(settings: Settings, address: Address, *, keyed: bool) -> None:
+    """Raise SettingsError if others could reach a server that wants no key of them."""
+    if not keyed and not address.is_loopback:
+        raise SettingsError(NO_KEY.format(host=settings.host, data=shlex.quote(str(settings.data))))
+
+
+def banner(settings: Settings, url: str, workers: int, *, keyed: bool) -> str:
     """Return what a person should know who has just started the server."""
+    key = "lt_…" if keyed else "any"
     return f"""Lowtide {lowtide.__version__} answers on {url}
 
   data       {settings.data}
   upstreams  {upstream_lines(settings)}
   workers    {workers or "none here: start them with `lowtide worker`"}
+  keys       {"wanted of every call" if keyed else "none: whoever is on this machine may call"}
 
-  client = anthropic.Anthropic(base_url="{url}", api_key="any")
+  client = anthropic.Anthropic(base_url="{url}", api_key="{key}")
   client.messages.batches.create(requests=[...])
 
 Ctrl-C stops it: what is in flight is finished and stored first.

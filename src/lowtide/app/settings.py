@@ -82,6 +82,11 @@ class LimitSettings(Section):
         ge=0,
         description="Requests in processing that a workspace may have at once; 0 for no limit.",
     )
+    calls_per_minute_max: int = Field(
+        default=_LIMITS.calls_per_minute_max,
+        ge=0,
+        description="Calls that a workspace may make in a minute; 0 for no limit.",
+    )
     window_s: int = Field(
         default=_LIMITS.window_us // SECOND_US, ge=1, description="Seconds after its creation at which a batch expires."
     )
@@ -296,7 +301,9 @@ class Settings(BaseSettings):
         description="The directory of the database, the objects and the spool; made if missing.",
     )
     host: str = Field(
-        default="127.0.0.1", min_length=1, description="The address that the API listens on; loopback only."
+        default="127.0.0.1",
+        min_length=1,
+        description="The address that the API listens on; any but loopback needs a key first (`lowtide keys create`).",
     )
     port: int = Field(default=8787, ge=0, le=65535, description="The port that the API listens on; 0 takes a free one.")
     public_url: Annotated[str, AfterValidator(_public_url)] = Field(

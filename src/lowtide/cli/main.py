@@ -71,7 +71,7 @@ def root(
 def serve(
     *,
     host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="The address to listen on; loopback only. [127.0.0.1]")
+        str | None, typer.Option(metavar="ADDRESS", help="The address to listen on; with a key, any. [127.0.0.1]")
     ] = None,
     port: Annotated[
         int | None, typer.Option(metavar="PORT", help="The port to listen on; 0 takes a free one. [8787]")

@@ -18,6 +18,7 @@ from lowtide.dispatch.lanes import Lanes
 from lowtide.dispatch.send import refusal_line
 from lowtide.domain.chunks import Request, bits, decode_requests
 from lowtide.domain.errors import ErrorType, ObjectDamaged, ObjectMissing, StorageError, StoreUnavailable
+from lowtide.domain.keys import allows
 from lowtide.domain.lines import error_result
 from lowtide.domain.outcomes import Outcome
 from lowtide.domain.times import SECOND_US
@@ -249,6 +250,9 @@ class Feeder:
         checked = check_params(request.params, fetches_urls=self._lanes.fetches_urls(route), profile=profile)
         if isinstance(checked, Refusal):
             self._refuse(hold, request, checked.error_type, checked.message)
+            return None
+        if not allows(hold.claimed.models, checked.model):
+            self._refuse(hold, request, ErrorType.PERMISSION, f"This API key may not use the model {checked.model}")
             return None
         if not route:
             self._refuse(hold, request, ErrorType.NOT_FOUND, f"model: {hold.claimed.model}")

@@ -2,13 +2,14 @@
 
     LowtideError
     ├── ContractError      what a caller is told: a status, a type of the contract, a text
-    │   ├── InvalidRequest · Unauthorized · NotFound · MethodNotAllowed · TooLarge · RateLimited · …
+    │   ├── InvalidRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · TooLarge · RateLimited · …
     ├── StorageError
     │   ├── StoreUnavailable   the database cannot be reached or is busy; try again
+    │   │   └── StoreFull      the disk or the store takes no more bytes
     │   ├── UploadGone         upkeep removed this upload; the create must fail
     │   ├── SessionPast        this session was reaped; a worker starts a new one
     │   ├── BlocksMoved        a merge moved the blocks of a batch between two pages; a reader seeks again
-    │   ├── ObjectMissing · ObjectDamaged · ObjectExists · StoreFull
+    │   ├── ObjectMissing · ObjectDamaged · ObjectExists
     └── SettingsError      a setting that cannot be; its text names the setting
 
 Texts and types: `message-batches-api.md`, sections 4 and 10.
@@ -65,6 +66,13 @@ class Unauthorized(ContractError):
 
     def __init__(self, message: str) -> None:
         super().__init__(401, ErrorType.AUTHENTICATION, message)
+
+
+class Forbidden(ContractError):
+    """403: a key that we know, used for what it does not allow."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(403, ErrorType.PERMISSION, message)
 
 
 class NotFound(ContractError):
@@ -137,7 +145,7 @@ class StoreUnavailable(StorageError):
 
 
 class StoreFull(StorageError):
-    """The disk or the store takes no more bytes, or is read-only."""
+    """The disk or the store takes no more bytes, or is read-only: whoever waits for a store waits for room too."""
 
 
 class UploadGone(StorageError):

@@ -24,5 +24,7 @@ class Limits:
     message_bytes_max: int = 32 * 1024 * 1024
     queued_requests_max: int = 0
     """Requests in processing that a workspace may have at once; 0 for no limit."""
+    calls_per_minute_max: int = 0
+    """Calls that a workspace may make in a minute; 0 for no limit."""
     window_us: int = DAY_US
     retention_us: int = 29 * DAY_US

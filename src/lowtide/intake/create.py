@@ -46,7 +46,8 @@ class CreateCall:
     """One call of create, as the door hands it over.
 
     `credential` is a digest; `headers` are those that go with each request to the upstream; `gone` tells whether the
-    client has left.
+    client has left. `queued_requests_max` is the workspace's own limit, None for the server's; `models` are the patterns
+    of the models that the credential may use, none for all.
     """
 
     workspace: str
@@ -58,6 +59,8 @@ class CreateCall:
     idempotency_key: str | None
     retry_count: int
     gone: Callable[[], Awaitable[bool]]
+    queued_requests_max: int | None = None
+    models: Sequence[str] = ()
 
 
 class Intake:
@@ -147,6 +150,7 @@ class Intake:
     ) -> Created:
         if await call.gone():
             raise ClientGone
+        own = call.queued_requests_max
         batch = NewBatch(
             id=new_id(BATCH),
             workspace=call.workspace,
@@ -154,8 +158,9 @@ class Intake:
             request_key=request_key,
             headers=call.headers,
             window_us=self._limits.window_us,
-            queued_requests_max=self._limits.queued_requests_max,
+            queued_requests_max=self._limits.queued_requests_max if own is None else own,
             creation=creation,
+            models=call.models,
         )
         with BATCH_ROWS:
             created = await self._store.create_batch(batch, chunks)

@@ -73,7 +73,11 @@ class Creation:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch to be stored. `headers` go with each of its requests to the upstream."""
+    """A batch to be stored. `headers` go with each of its requests to the upstream.
+
+    `models` are the patterns of the models that its requests may use, none for all: whether one may is judged when it
+    runs.
+    """
 
     id: str
     workspace: str
@@ -83,6 +87,7 @@ class NewBatch:
     window_us: int
     queued_requests_max: int
     creation: Creation
+    models: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,7 @@ class Claimed:
     losses: int
     tries: bytes
     expires_us: int
+    models: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

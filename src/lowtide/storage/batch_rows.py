@@ -1,6 +1,6 @@
 """How a batch's row becomes the port's value, and how a client's id finds that row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,10 @@ FIND: Select[Any] = select(batch).where(
 )
 FIND_BY_KEY: Select[Any] = select(batch).where(batch.c.key == bindparam("key"))
 
+MODELS = ":models"
+"""Where the `headers` column keeps the patterns of the models that a batch may use; no header can have this name."""
+
+_encode = msgspec.json.Encoder().encode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -53,9 +57,15 @@ def to_usage(row: Row[Any]) -> Usage:
     return Usage(row.input_tokens, row.output_tokens, row.cache_creation_input_tokens, row.cache_read_input_tokens)
 
 
-def to_headers(text: str) -> Mapping[str, str]:
-    """Return the headers that a batch's row keeps."""
-    return _decode_headers(text)
+def kept(headers: Mapping[str, str], models: Sequence[str]) -> str:
+    """Return what a batch's row keeps of its create: the headers, and the patterns of its models."""
+    return _encode(dict(headers) | ({MODELS: " ".join(models)} if models else {})).decode()
+
+
+def to_kept(text: str) -> tuple[Mapping[str, str], Sequence[str]]:
+    """Return the headers and the patterns that a batch's row keeps."""
+    headers = _decode_headers(text)
+    return headers, tuple(headers.pop(MODELS, "").split())
 
 
 def _state(row: Row[Any]) -> BatchState:

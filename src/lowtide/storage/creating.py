@@ -8,7 +8,6 @@ of an equal batch made before.
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from sqlalchemy import BigInteger, Connection, Integer, Row, Text, bindparam, delete, func, insert, select, update
 
 from lowtide.domain.errors import KeyReused, UploadGone
@@ -210,7 +209,7 @@ def _batch_values(now: Moment, new: NewBatch, total: int, chunks: int) -> dict[s
         "created_us": now.wall_us,
         "expires_us": now.wall_us + new.window_us,
         "request_key": new.request_key,
-        "headers": msgspec.json.encode(dict(new.headers)).decode(),
+        "headers": batch_rows.kept(new.headers, new.models),
         "total": total,
         "open_chunks": chunks,
     }

@@ -163,6 +163,7 @@ def settle_released(conn: Connection, now: Moment, sessions: int, rows: Sequence
 
 
 def _to_claimed(row: Row[Any]) -> Claimed:
+    headers, models = batch_rows.to_kept(row.headers)
     return Claimed(
         key=row.key,
         attempt=row.attempt,
@@ -171,7 +172,7 @@ def _to_claimed(row: Row[Any]) -> Claimed:
         workspace=row.workspace,
         group=row.group,
         model=row.model,
-        headers=batch_rows.to_headers(row.headers),
+        headers=headers,
         request_key=row.request_key,
         offset=row.offset,
         length=row.length,
@@ -183,4 +184,5 @@ def _to_claimed(row: Row[Any]) -> Claimed:
         losses=row.losses,
         tries=bytes.fromhex(row.tries),
         expires_us=row.expires_us,
+        models=models,
     )
