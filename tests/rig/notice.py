@@ -8,15 +8,25 @@ import contextlib
 import ctypes
 import os
 import select
+import time
 from pathlib import Path
 
 IN_CREATE, IN_MOVED_TO = 0x100, 0x80
+LOOK_S = 0.005
 HEAD_BYTES = 16
 """An event: descriptor, mask, cookie, length of the name; then the name, padded with zeros."""
 
 
 def wait_for_name(folder: Path, timeout_s: float) -> str | None:
-    """Return the name of the next file, not hidden, that appears in `folder`, or None if none does in time."""
+    """Return the name of the next file, not hidden, that appears in `folder`, or None if none does in time.
+
+    The folder itself may have yet to come.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not folder.is_dir():
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(LOOK_S)
     library = ctypes.CDLL(None, use_errno=True)
     descriptor = library.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
     if descriptor < 0:

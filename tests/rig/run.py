@@ -32,7 +32,7 @@ KILL_WEIGHTS = {"extra worker": 10, "worker": 4, "api": 2, "serve": 1, "splitter
 PAUSE_WEIGHTS = {"extra worker": 6, "worker": 3, "api": 1}
 GROWN_S, GROWN_SHARE = 2.0, 0.85
 """Most victims have lived so long that they have work in hand; the others are hit while they start."""
-SHARP_SHARE, SHARP_WAIT_S = 0.5, 2.0
+SHARP_SHARE, SHARP_WAIT_S = 0.5, 4.0
 SETTLE_S = 90.0
 
 
