@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lowtide.domain.errors import SettingsError
 
 BACKLOG = 2048
+Sockaddr = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Address:
     host: str
     port: int
     family: int
-    address: tuple[str | int, ...]
+    address: Sockaddr
 
     @property
     def is_loopback(self) -> bool:
