@@ -144,7 +144,7 @@ class StoreUnavailable(StorageError):
     """The database cannot be reached or stays locked; nothing was decided, the operation may be repeated."""
 
 
-class StoreFull(StorageError):
+class StoreFull(StoreUnavailable):
     """The disk or the store takes no more bytes, or is read-only: whoever waits for a store waits for room too."""
 
 
