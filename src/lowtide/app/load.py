@@ -20,8 +20,10 @@ from lowtide.domain.errors import SettingsError
 
 CONFIG_VARIABLE = "LOWTIDE_CONFIG"
 CONFIG_DEFAULT = Path("lowtide.toml")
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "LOWTIDE_FAULTS", "LOWTIDE_FAULT_HANG_S", "LOWTIDE_FAULTS_TAKEN"})
-"""Variables with our prefix that are no settings."""
+_CLIENT = {"LOWTIDE_URL", "LOWTIDE_API_KEY"}
+_FAULTS = {"LOWTIDE_FAULTS", "LOWTIDE_FAULT_HANG_S", "LOWTIDE_FAULTS_TAKEN"}
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE} | _CLIENT | _FAULTS)
+"""Variables with our prefix that are no settings; the client commands have their own two."""
 
 _LISTS = {
     "LOWTIDE_UPSTREAMS": '[{"url": "http://127.0.0.1:8000"}]',

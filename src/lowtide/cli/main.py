@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import lowtide
+from lowtide.cli.batches.commands import app as batches
 from lowtide.cli.simulate import simulate
 from lowtide.domain.errors import SettingsError
 
@@ -30,7 +31,6 @@ app = typer.Typer(
     help="A self-hosted server of the Message Batches API, on the model servers you already have.",
     epilog="Try it without a model: lowtide simulate, then lowtide serve --upstream http://127.0.0.1:8788.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -105,6 +105,7 @@ def worker(*, data: Data = None, upstream: UpstreamUrls = None, config: Config =
 
 
 app.command()(simulate)
+app.add_typer(batches, name="batches")
 
 
 def _given(flags: dict[str, Any], upstreams: list[str] | None) -> dict[str, Any]:
