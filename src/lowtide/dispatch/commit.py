@@ -7,6 +7,7 @@ their results.
 """
 
 import asyncio
+import time
 
 import structlog
 
@@ -36,6 +37,7 @@ class Committer:
         self._store = kit.store
         self._objects = kit.objects
         self._settings = kit.settings
+        self._reporter = kit.reporter
         self._lanes = lanes
         self._holds = holds
         self._ending = False
@@ -71,12 +73,15 @@ class Committer:
 
     async def _record(self, segment: Segment, taken: list[tuple[Hold, list[Fresh]]]) -> None:
         self._number += 1
+        began_s = time.monotonic()
         key = f"segments/{self._session}/{self._number}"
         if segment.length:
             await self._put(key, segment)
         commit = Commit(self._session, self._number, key, segment.length, segment.blocks, segment.parts)
         with ROWS:
             committed = await self._commit_surely(commit)
+        counted = [(hold, len(results)) for hold, results in taken]
+        self._reporter.committed(segment.parts, counted, committed, time.monotonic() - began_s)
         closed = {part.chunk for part in segment.parts if part.closing is not None}
         self._digest(committed, closed, taken)
         log.info(
@@ -97,6 +102,7 @@ class Committer:
                 try:
                     await self._objects.put(key, segment.pieces)
                 except StorageError as error:
+                    self._reporter.store_failed(error)
                     log.warning("segment.put_failed", session=self._session, number=self._number, reason=str(error))
                     await asyncio.sleep(REPEAT_S)
                 else:

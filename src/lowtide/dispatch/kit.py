@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lowtide.dispatch.choose import Chooser
+from lowtide.dispatch.report import Reporter
 from lowtide.dispatch.settings import WorkerSettings
 from lowtide.ports.clock import Clock
 from lowtide.ports.metadata import MetadataStore
@@ -13,7 +14,7 @@ from lowtide.ports.upstream import Upstream
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """A worker's ports and figures, and its memory of who was served."""
+    """A worker's ports and figures, its memory of who was served and what it has to tell."""
 
     store: MetadataStore
     objects: ObjectStore
@@ -21,3 +22,4 @@ class Kit:
     settings: WorkerSettings
     clock: Clock
     chooser: Chooser
+    reporter: Reporter

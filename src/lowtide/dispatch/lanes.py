@@ -94,6 +94,11 @@ class Lanes:
         now_s = time.monotonic()
         return sum(lane.room(now_s) for lane in self.all.values())
 
+    @property
+    def put_aside(self) -> int:
+        """How many requests wait for a later try."""
+        return len(self._later)
+
     def trouble_left_s(self) -> float | None:
         """Return the shortest wait of an open circuit, or None when all are closed."""
         now_s = time.monotonic()

@@ -29,7 +29,7 @@ class Life:
         self._kit = kit
         self._lanes = Lanes(kit.upstreams, kit.settings)
         self._holds = Holds()
-        self._senders = Senders(self._lanes, self._holds, kit.chooser, kit.settings)
+        self._senders = Senders(self._lanes, self._holds, kit)
         self._feeder = Feeder(session.id, kit, self._lanes, self._holds)
         self._committer = Committer(session.id, kit, self._lanes, self._holds)
         self._heart = Heart(session, kit, self._lanes, self._holds, self._committer)
@@ -77,7 +77,7 @@ class Life:
         await committing
         await self._committer.commit()
         with contextlib.suppress(StoreUnavailable):
-            await self._kit.store.end_session(self._session.id)
+            await self._kit.store.end_session(self._session.id, self._kit.reporter.report(self._lanes))
         log.info("session.ended", session=self._session.id)
 
     async def _tick(self) -> None:

@@ -12,16 +12,17 @@ own request. What tells a request's own fault from its upstream's end is here:
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from lowtide.dispatch import reply as replies
-from lowtide.dispatch.choose import Chooser
 from lowtide.dispatch.circuit import Trouble
 from lowtide.dispatch.hold import Holds, Pending
+from lowtide.dispatch.kit import Kit
 from lowtide.dispatch.lanes import Lane, Lanes
-from lowtide.dispatch.settings import WorkerSettings
 from lowtide.dispatch.tries import backoff_s
 from lowtide.domain.errors import ErrorType
 from lowtide.domain.ids import RUN, new_id
@@ -52,15 +53,31 @@ class _OutOfTime:
 
 Verdict = replies.Verdict | _Broke | _Unreachable | _OutOfTime
 
+ANSWERS: Final[Mapping[type, str]] = {
+    replies.Succeeded: "succeeded",
+    replies.Failed: "failed",
+    replies.Busy: "busy",
+    replies.UnknownModel: "unknown_model",
+    replies.Faulty: "faulty",
+    replies.Refused: "refuses_us",
+    replies.NoEndpoint: "no_endpoint",
+    _Unreachable: "unreachable",
+    _Broke: "broke",
+    _OutOfTime: "out_of_time",
+    type(None): "aborted",
+}
+"""What came of a try, in one word, as it is counted."""
+
 
 class Senders:
     """The senders of a session: they take requests from the lanes and leave results in the holds."""
 
-    def __init__(self, lanes: Lanes, holds: Holds, chooser: Chooser, settings: WorkerSettings) -> None:
+    def __init__(self, lanes: Lanes, holds: Holds, kit: Kit) -> None:
         self._lanes = lanes
         self._holds = holds
-        self._chooser = chooser
-        self._settings = settings
+        self._chooser = kit.chooser
+        self._reporter = kit.reporter
+        self._settings = kit.settings
 
     async def serve(self, lane: Lane) -> None:
         """Be one sender of a lane, for ever."""
@@ -100,6 +117,7 @@ class Senders:
 
     def _after(self, lane: Lane, pending: Pending, verdict: Verdict | None) -> None:
         """Do what follows from a try; None stands for one that we aborted."""
+        self._reporter.tried(lane.name, ANSWERS[type(verdict)], time.monotonic() - pending.started_s)
         if pending.hold.dropped:
             return
         if verdict is None:
@@ -169,6 +187,7 @@ class Senders:
     def _again(self, pending: Pending, wait_s: float = 0.0) -> None:
         if pending.hold.winding_up:
             return
+        self._reporter.retried()
         if wait_s > 0:
             self._lanes.put_later(pending, wait_s)
         else:
@@ -181,6 +200,7 @@ class Senders:
         lane.faults = 0
         if lane.circuit.whole_reply():
             log.info("upstream.recovered", upstream=lane.name)
+            self._reporter.recovered()
             self._lanes.wake_all()
             self._lanes.hungry.set()
         if lane.broken:
@@ -244,6 +264,7 @@ class Senders:
     def _open(self, lane: Lane, pending: Pending, trouble: Trouble, reason: str) -> None:
         if lane.circuit.fail(trouble, time.monotonic(), probe=pending.probe):
             log.warning("upstream.trouble", upstream=lane.name, trouble=trouble.value, reason=reason)
+            self._reporter.trouble(lane.name, reason)
 
 
 def refusal_line(custom_id: str, error_type: ErrorType, message: str) -> bytes:

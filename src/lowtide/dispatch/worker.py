@@ -13,6 +13,7 @@ import structlog
 from lowtide.dispatch.choose import Chooser
 from lowtide.dispatch.kit import Kit
 from lowtide.dispatch.life import Life
+from lowtide.dispatch.report import Reporter
 from lowtide.dispatch.settings import WorkerSettings
 from lowtide.domain.errors import SessionPast, StoreUnavailable
 from lowtide.ports.clock import Clock
@@ -36,7 +37,7 @@ class Worker:
         clock: Clock,
     ) -> None:
         self.name = name
-        self._kit = Kit(store, objects, upstreams, settings, clock, Chooser(store))
+        self._kit = Kit(store, objects, upstreams, settings, clock, Chooser(store), Reporter())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: finish what is in flight, commit, release."""
