@@ -1,11 +1,11 @@
 """P5: the results of a run of 20 s replies, streamed / the same server sending a constant chunk.
 
-Lays out a batch as such a run leaves it: every second each worker commits one segment with the few lines that
-finished in it, from all the chunks it has in flight. One server process, put together as `lowtide serve` does, answers
-both sides without compression; this process reads them by turns over a socket, while another process commits results
-of a second batch. Prints one
-line: the ratio (median and range), MB/s, first byte, growth of the server's anonymous memory, and how much slower the
-second batch's commits were.
+Lays out two batches as such a run leaves them: every second each worker commits one segment with the few lines that
+finished in it, from all the chunks it has in flight. One of them is as upkeep leaves it seconds after its end, merged;
+the other as it is in the moment of its end. One server process, put together as `lowtide serve` does, answers all sides
+without compression; this process reads them by turns over a socket, while another process commits results of a third
+batch. Prints a line for each of the two: the ratio (median and range), MB/s, first byte, growth of the server's
+anonymous memory, how much slower the third batch's commits were, and what limits the ratio.
 
     python bench/p5_results.py [--results N] [--in-flight S] [--repeats R] [--data DIR (kept, used again)]
 """
@@ -33,11 +33,12 @@ from starlette.types import Receive, Scope, Send
 from lowtide.api.app import create_app
 from lowtide.app.compose import api_parts
 from lowtide.app.http_server import server
-from lowtide.app.settings import Settings
+from lowtide.app.settings import Settings, UpkeepSettings
 from lowtide.ports.clock import SystemClock
 from lowtide.ports.metadata import Claimed
 from lowtide.storage.local_objects import LocalObjects
 from lowtide.storage.sqlite import SqliteStore
+from lowtide.upkeep.merge import MERGED_BLOCKS_MIN, Merger
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -48,6 +49,13 @@ TEXT_BYTES = 1300
 CHUNK = b"x" * (512 * 1024)
 BESIDE_COMMITS_PER_S = 10
 RECEIVE_BYTES = 1024 * 1024
+NEVER = 2**31
+LIMITS = {
+    "merged": "reading and proving 1 MiB at a time, and one copy to the socket, which the constant needs too",
+    "unmerged": "opening, reading and proving a file for every 18 kB",
+}
+"""What limits each side, as a profile of the server shows it."""
+
 _spawn = multiprocessing.get_context("spawn")
 
 
@@ -104,13 +112,16 @@ class Run:
         ]
 
 
-async def lay_out(directory: Path, results: int, in_flight: int) -> str:
+async def lay_out(directory: Path, results: int, in_flight: int, state: str) -> str:
     """Return the id of a batch laid out in `directory`, made now unless it is there already."""
-    marker = directory / f"p5-{results}-{in_flight}"
+    marker = directory / f"p5-{results}-{in_flight}-{state}"
     if not marker.exists():
         async with opened(directory) as (store, objects):
-            run = Run(Batches(store, objects), "p5", in_flight)
+            run = Run(Batches(store, objects), state, in_flight)
             async for _ in run.commit_seconds(results):
+                pass
+            merger = Merger(store, objects, MERGED_BLOCKS_MIN if state == "merged" else NEVER)
+            while await merger.step():
                 pass
             marker.write_text(run.batch_id)
     return marker.read_text()
@@ -135,7 +146,7 @@ def serve(directory: Path, length: int, listener: socket.socket) -> None:
     """Serve the API as `lowtide serve` does, and a constant body of `length` bytes at /constant, without middleware."""
 
     async def run() -> None:
-        settings = Settings(data=directory)
+        settings = Settings(data=directory, upkeep=UpkeepSettings(merge_blocks_min=NEVER))
         async with api_parts(settings) as (services, upkeep):
             api = create_app(services)
 
@@ -232,8 +243,9 @@ class MemoryWatch(threading.Thread):
 
 @dataclass
 class Figures:
-    """What the repeats gave."""
+    """What the repeats gave, for one of the two batches."""
 
+    state: str
     results: list[Download] = field(default_factory=list)
     constant: list[Download] = field(default_factory=list)
     growth_kib: int = 0
@@ -244,12 +256,13 @@ class Figures:
         ratios = [ours.mb_per_s / theirs.mb_per_s for ours, theirs in zip(self.results, self.constant, strict=True)]
         slowed = statistics.median(self.beside_s) / statistics.median(self.beside_alone_s) - 1
         return (
-            f"P5 results/constant {_spread(ratios, '.2f')}"
+            f"P5 {self.state}: results/constant {_spread(ratios, '.2f')}"
             f" | results {_spread([one.mb_per_s for one in self.results], '.0f')} MB/s"
             f" | constant {_spread([one.mb_per_s for one in self.constant], '.0f')} MB/s"
             f" | first byte {_spread([one.first_s * 1000 for one in self.results], '.1f')} ms"
             f" | RssAnon growth {self.growth_kib / 1024:.1f} MiB"
             f" | commits of the other batch {statistics.median(self.beside_alone_s) * 1000:.1f} ms alone, {slowed:+.0%}"
+            f" | limited by {LIMITS[self.state]}"
         )
 
 
@@ -257,26 +270,29 @@ def _spread(values: list[float], form: str) -> str:
     return f"{statistics.median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
 
 
-def measure(address: tuple[str, int], path: str, pid: int, directory: Path, repeats: int) -> Figures:
-    """Read both sides by turns while a second batch runs."""
-    figures = Figures()
+def measure(address: tuple[str, int], ids: dict[str, str], pid: int, directory: Path, repeats: int) -> list[Figures]:
+    """Read all sides by turns while a third batch runs."""
+    sides = [Figures(state) for state in ids]
     watch = MemoryWatch(pid)
     for _ in range(2):
         download(address, "/constant")
-    before_kib = watch.peak_kib = watch.now_kib()
     watch.start()
     times, sender = _spawn.Pipe(duplex=False)
     with process(commit_beside, directory, sender):
-        figures.beside_alone_s = [times.recv() for _ in range(3 * BESIDE_COMMITS_PER_S)]
+        alone_s = [times.recv() for _ in range(3 * BESIDE_COMMITS_PER_S)]
         for _ in range(repeats):
-            _drain(times)
-            figures.results.append(download(address, path))
-            figures.beside_s += _drain(times)
-            figures.constant.append(download(address, "/constant"))
-            figures.beside_alone_s += [times.recv() for _ in range(BESIDE_COMMITS_PER_S)][2:]
+            for figures in sides:
+                _drain(times)
+                before_kib = watch.peak_kib = watch.now_kib()
+                figures.results.append(download(address, f"/v1/messages/batches/{ids[figures.state]}/results"))
+                figures.growth_kib = max(figures.growth_kib, watch.peak_kib - before_kib)
+                figures.beside_s += _drain(times)
+                figures.constant.append(download(address, "/constant"))
+                alone_s += [times.recv() for _ in range(BESIDE_COMMITS_PER_S)][2:]
     watch.stop()
-    figures.growth_kib = watch.peak_kib - before_kib
-    return figures
+    for figures in sides:
+        figures.beside_alone_s = alone_s
+    return sides
 
 
 def _drain(times: Connection) -> list[float]:
@@ -297,12 +313,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = given.data or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        batch_id = asyncio.run(lay_out(directory, given.results, given.in_flight))
-        path = f"/v1/messages/batches/{batch_id}/results"
+        ids = {
+            state: asyncio.run(lay_out(directory, given.results, given.in_flight, state))
+            for state in ("merged", "unmerged")
+        }
         with socket.create_server(("127.0.0.1", 0)) as listener:
             length = given.results * (TEXT_BYTES + 120)
             with process(serve, directory, length, listener) as pid:
-                print(measure(listener.getsockname(), path, pid, directory, given.repeats).line())
+                for figures in measure(listener.getsockname(), ids, pid, directory, given.repeats):
+                    print(figures.line())
 
 
 if __name__ == "__main__":

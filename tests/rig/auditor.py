@@ -165,13 +165,16 @@ class Audit:
                     findings.blame(invariant, f"{what}: {tuple(row)}")
             objects = self.data / "objects"
             for key, length in rows.execute(
-                "SELECT DISTINCT s.object_key, s.length FROM segment s JOIN part p ON p.segment = s.key AND p.bits <> 0"
-                " JOIN chunk c ON c.key = p.chunk JOIN batch b ON b.key = c.batch_key WHERE b.purge = 0"
+                "SELECT DISTINCT s.object_key, s.length FROM segment s JOIN block k ON k.segment = s.key"
+                " JOIN batch b ON b.key = k.batch_key WHERE b.purge = 0"
             ):
                 path = objects / key
                 if not path.is_file() or path.stat().st_size != length:
                     findings.blame("n-in-n-out", f"segment {key} of {length} bytes is not in the folder of objects")
             findings.counts["segments"] = rows.execute("SELECT count(*) FROM segment").fetchone()[0]
+            findings.counts["batches merged"] = rows.execute(
+                "SELECT count(*) FROM batch WHERE generation > 0"
+            ).fetchone()[0]
             findings.counts["parts"] = rows.execute("SELECT count(*) FROM part").fetchone()[0]
 
 
@@ -201,6 +204,21 @@ QUESTIONS = (
             "SELECT c.key, c.resolved, coalesce(sum(p.bits), 0) FROM chunk c LEFT JOIN part p ON p.chunk = c.key"
             " JOIN batch b ON b.key = c.batch_key WHERE b.purge = 0 GROUP BY c.key HAVING c.resolved <> coalesce(sum(p.bits), 0)"
         ),
+    ),
+    (
+        "n-in-n-out",
+        "an ended batch whose blocks and closings are not its total",
+        (
+            "SELECT b.id, b.total, b.generation FROM batch b WHERE b.state = 'ended' AND b.purge = 0"
+            " AND NOT EXISTS (SELECT 1 FROM block k WHERE k.batch_key = b.key AND k.refused)"
+            " AND b.total <> (SELECT coalesce(sum(k.lines), 0) FROM block k WHERE k.batch_key = b.key)"
+            " + (SELECT sum(c.size - c.succeeded - c.errored) FROM chunk c WHERE c.batch_key = b.key)"
+        ),
+    ),
+    (
+        "ended-is-final",
+        "a block of a segment whose object is doomed",
+        "SELECT s.object_key FROM block k JOIN segment s ON s.key = k.segment WHERE s.gone OR s.emptied_us IS NOT NULL",
     ),
     (
         "one-winner",

@@ -120,6 +120,7 @@ class Walk:
         self.server.stop()
         with closing(sqlite3.connect(self.server.data / "lowtide.db", isolation_level=None)) as rows:
             rows.execute("UPDATE batch SET deleted_us = deleted_us - ? WHERE deleted_us IS NOT NULL", (TWO_HOURS_US,))
+            rows.execute("UPDATE segment SET emptied_us = emptied_us - ? WHERE emptied_us > 0", (TWO_HOURS_US,))
         return self._wait(lambda: self.taken and not self._objects_of_deleted(), TAKEN_S)
 
     def _delete(self, batch_id: str) -> bool:

@@ -130,6 +130,8 @@ class Server:
             "LOWTIDE_UPKEEP__CLOSE_S": "0.2",
             "LOWTIDE_UPKEEP__EXPIRE_S": "0.5",
             "LOWTIDE_UPKEEP__EXPIRE_GRACE_S": "1",
+            "LOWTIDE_UPKEEP__MERGE_S": "0.2",
+            "LOWTIDE_UPKEEP__MERGE_BLOCKS_MIN": "2",
             "LOWTIDE_UPKEEP__PURGE_S": "0.5",
             "LOWTIDE_UPKEEP__SWEEP_S": "1",
             "LOWTIDE_LOG__FORMAT": "json",
