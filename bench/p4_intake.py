@@ -35,6 +35,10 @@ from lowtide.ports.clock import SystemClock
 from lowtide.storage.local_objects import LocalObjects
 from lowtide.storage.sqlite import SqliteStore
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.memory import anonymous_bytes, processes_of
+
 REQUESTS = 100_000
 BODY_BYTES = 256_000_000
 SAMPLE_S = 0.005
@@ -146,27 +150,6 @@ def post_s(port: int, path: str, body: Path) -> float:
     return taken_s
 
 
-def processes_of(pid: int) -> list[int]:
-    """Return a process and all below it."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += processes_of(int(child))
-    return found
-
-
-def anonymous_bytes(pid: int) -> int:
-    """Return the anonymous memory of a process and all below it."""
-    total = 0
-    try:
-        for each in processes_of(pid):
-            for line in Path(f"/proc/{each}/status").read_text().splitlines():
-                total += int(line.split()[1]) << 10 if line.startswith("RssAnon") else 0
-    except (FileNotFoundError, ProcessLookupError):
-        return 0  # a child ended while we looked
-    return total
-
-
 class Watch:
     """Samples memory and repeats a GET, each in a thread, while it is entered."""
 
@@ -189,7 +172,7 @@ class Watch:
 
     def _memory(self) -> None:
         while not self._stop.wait(SAMPLE_S):
-            self.peak_bytes = max(self.peak_bytes, anonymous_bytes(self._pid))
+            self.peak_bytes = max(self.peak_bytes, anonymous_bytes(*processes_of(self._pid)))
 
     def _pings(self) -> None:
         client = http.client.HTTPConnection("127.0.0.1", self._port)
@@ -205,7 +188,7 @@ def measure(port: int, pid: int, body: Path, repeats: int) -> None:
     """Run both sides in turn and print the line."""
     post_s(port, "/bare", body)
     post_s(port, "/create", body)
-    base = anonymous_bytes(pid)
+    base = anonymous_bytes(*processes_of(pid))
     bare, create, waits, peak = [], [], [], 0
     for _ in range(repeats):
         bare.append(post_s(port, "/bare", body))

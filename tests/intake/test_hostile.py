@@ -6,11 +6,11 @@ and its children is sampled. The suite sends an eighth of the full size; `pytest
 
 import asyncio
 import gzip
+import os
 import resource
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import repeat
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -18,6 +18,7 @@ from lowtide.domain.errors import ContractError, TooLarge, TooSlow
 from lowtide.intake.decoding import decoder_for
 from lowtide.intake.splitter import Splitter
 from lowtide.intake.spool import Pace, Room, Spool
+from support.memory import MemoryWatch
 
 MIB = 1 << 20
 BYTES_MAX = 256 * MIB
@@ -101,38 +102,6 @@ BODIES: dict[str, tuple[Callable[[int], Iterator[bytes]], str]] = {
 }
 
 
-def anonymous_bytes() -> int:
-    """Return the anonymous memory of this process and its children together."""
-    pids = ["self", *Path("/proc/thread-self/children").read_text().split()]
-    for task in Path("/proc/self/task").iterdir():
-        pids += (task / "children").read_text().split()
-    total = 0
-    for pid in set(pids):
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += sum(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon"))
-    return total
-
-
-class Sampler:
-    """Watches the memory of all processes while it is entered."""
-
-    async def __aenter__(self) -> Self:
-        self.base = self.peak = anonymous_bytes()
-        self._task = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._task.cancel()
-
-    async def _watch(self) -> None:
-        while True:
-            self.peak = max(self.peak, anonymous_bytes())
-            await asyncio.sleep(0.005)
-
-
 async def stream(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
@@ -154,13 +123,13 @@ async def send(tmp_path: Path, pieces: Iterator[bytes], encoding: str | None = N
 async def check(tmp_path: Path, case: str, length: int) -> None:
     body, says = BODIES[case]
     used_s = cpu_of_children_s()
-    async with Sampler() as memory:
+    with MemoryWatch(os.getpid()) as memory:
         said = await send(tmp_path, body(length))
-    print(f"{case}: +{(memory.peak - memory.base) >> 20} MiB, {cpu_of_children_s() - used_s:.2f} s of CPU")
+    print(f"{case}: +{memory.growth_bytes >> 20} MiB, {cpu_of_children_s() - used_s:.2f} s of CPU")
     assert said.startswith("400 ")
     assert says in said
     assert len(said) < 400
-    assert memory.peak - memory.base < GROWTH_BYTES_MAX
+    assert memory.growth_bytes < GROWTH_BYTES_MAX
     assert cpu_of_children_s() - used_s < CPU_S_MAX
     assert not list(tmp_path.iterdir())
 
@@ -182,10 +151,10 @@ async def test_a_hostile_body_of_full_size_is_refused_within_bounds(tmp_path: Pa
 
 
 async def test_a_gzip_bomb_is_refused_while_it_opens(tmp_path: Path) -> None:
-    async with Sampler() as memory:
+    with MemoryWatch(os.getpid()) as memory:
         said = await send(tmp_path, bomb(BYTES_MAX // 8), "gzip")
     assert said == "413 Request exceeds the maximum size"
-    assert memory.peak - memory.base < GROWTH_BYTES_MAX
+    assert memory.growth_bytes < GROWTH_BYTES_MAX
 
 
 async def test_a_body_of_one_byte_at_a_time_is_refused(tmp_path: Path) -> None:
