@@ -112,10 +112,8 @@ class Credentials:
         key = await self._find(digest)
         if key is None:
             raise self._refused(brought, "unknown")
-        if key.revoked_us is not None:
-            raise self._refused(brought, "revoked", key)
-        if key.expires_us is not None and key.expires_us <= self._clock.wall_us():
-            raise self._refused(brought, "expired", key)
+        if not key.is_valid(self._clock.wall_us()):
+            raise self._refused(brought, "expired" if key.revoked_us is None else "revoked", key)
         return Caller(key.workspace.id, digest, key.scopes, key.models, key.id, key.workspace.limits)
 
     async def _find(self, digest: str) -> Key | None:

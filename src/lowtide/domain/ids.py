@@ -13,6 +13,8 @@ BATCH = "msgbatch"
 CALL = "req"
 RUN = "workerreq"
 MESSAGE = "msg"
+WORKSPACE = "wrkspc"
+KEY = "key"
 
 DEFAULT_WORKSPACE = "wrkspc_01DefauLtWorkspace111111"
 """The one workspace of a server without keys."""

@@ -57,6 +57,10 @@ class Key:
     revoked_us: int | None
     digest: str = field(repr=False)
 
+    def is_valid(self, now_us: int) -> bool:
+        """Tell whether calls may be made with it: it is neither revoked nor past its time."""
+        return self.revoked_us is None and (self.expires_us is None or now_us < self.expires_us)
+
 
 @dataclass(frozen=True, slots=True)
 class NewKey:

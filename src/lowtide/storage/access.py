@@ -132,7 +132,7 @@ def rotate_key(conn: Connection, now: Moment, rotation: Rotation) -> Key:
     if made is not None:
         return _to_key(made)
     old = _key(conn, rotation.of)
-    if old.revoked_us is not None or (old.expires_us is not None and old.expires_us <= now.wall_us):
+    if not old.is_valid(now.wall_us):
         raise NoSuchKey(f"The key {old.id} is revoked or has expired; make a new one.")
     lifetime_us = None if old.expires_us is None else old.expires_us - old.created_us
     new = NewKey(rotation.id, old.name, old.workspace.name, old.scopes, old.models, lifetime_us, rotation.digest)
