@@ -47,11 +47,11 @@ def empty_spool(data: Path) -> Path:
 
 
 @contextmanager
-def held(data: Path) -> Iterator[int]:
-    """Hold the data directory; yields the descriptor to pass on to the API process. Raises Occupied."""
+def held(data: Path, command: str = "lowtide serve") -> Iterator[int]:
+    """Hold the data directory, as `command` alone may; yields the descriptor to pass on to the API process. Raises Occupied."""
     descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _lock(descriptor, data)
+        _lock(descriptor, data, command)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield descriptor
@@ -59,7 +59,7 @@ def held(data: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, data: Path) -> None:
+def _lock(descriptor: int, data: Path, command: str) -> None:
     deadline_s = time.monotonic() + ORPHAN_WAIT_S
     while True:
         with suppress(BlockingIOError):
@@ -67,7 +67,7 @@ def _lock(descriptor: int, data: Path) -> None:
             return
         holder = os.pread(descriptor, 16, 0).decode("ascii", "replace")
         if _lives(holder) or time.monotonic() > deadline_s:
-            text = f"Another `lowtide serve` (process {holder}) uses the data directory {data}; name another by --data."
+            text = f"Another `{command}` (process {holder}) uses the data directory {data}; name another by --data."
             raise Occupied(text)
         time.sleep(_POLL_S)
 

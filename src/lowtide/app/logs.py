@@ -7,6 +7,7 @@ are given one by one, and a traceback is printed without the values of its varia
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import structlog
 from structlog.typing import Processor
@@ -17,12 +18,12 @@ _QUIET = ("uvicorn", "uvicorn.error", "sqlalchemy", "alembic", "asyncio")
 """Libraries whose routine is not news."""
 
 
-def configure(settings: LogSettings, **bound: str) -> None:
-    """Route everything to standard error; `bound` goes with every line of this process."""
+def configure(settings: LogSettings, *, to: TextIO | None = None, **bound: str) -> None:
+    """Route everything to standard error, or to the file `to`; `bound` goes with every line of this process."""
     text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared = _shared(bound)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(to or sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=_last(text=text), foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for name in _QUIET:

@@ -11,7 +11,10 @@ from typing import Annotated, Any
 import typer
 
 import lowtide
+from lowtide.cli import keys, workspaces
 from lowtide.cli.batches.commands import app as batches
+from lowtide.cli.run import EXAMPLES as RUN_EXAMPLES
+from lowtide.cli.run import run
 from lowtide.cli.simulate import simulate
 from lowtide.domain.errors import SettingsError
 
@@ -68,7 +71,7 @@ def root(
 
 
 @app.command(epilog=SERVE_EXAMPLES)
-def serve(
+def serve(  # noqa: PLR0913 each argument is an option of the command
     *,
     host: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The address to listen on; with a key, any. [127.0.0.1]")
@@ -104,7 +107,10 @@ def worker(*, data: Data = None, upstream: UpstreamUrls = None, config: Config =
     raise typer.Exit(run_worker(_given({"data": data}, upstream), config))
 
 
+app.command(epilog=RUN_EXAMPLES)(run)
 app.command()(simulate)
+app.add_typer(keys.app)
+app.add_typer(workspaces.app)
 app.add_typer(batches, name="batches")
 
 
