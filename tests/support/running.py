@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from lowtide.dispatch.choose import Chooser
+from lowtide.dispatch.kit import Kit
+from lowtide.dispatch.report import Reporter
 from lowtide.dispatch.settings import WorkerSettings
 from lowtide.dispatch.worker import Worker
 from lowtide.domain.outcomes import Outcome
@@ -98,6 +101,11 @@ class ScriptedUpstream:
 
     async def close(self) -> None:
         return None
+
+
+def kit_of(lab: Lab, *upstreams: ScriptedUpstream, settings: WorkerSettings = QUICK) -> Kit:
+    """Return what a worker of this lab works with, for tests of one part of it."""
+    return Kit(lab.store, lab.objects, upstreams, settings, lab.clock, Chooser(lab.store), Reporter())
 
 
 @asynccontextmanager

@@ -172,10 +172,13 @@ class Feeder:
             return False
         claimed = await self._claim_surely(keys)
         log.debug("chunk.claimed", session=self._session, chunks=len(claimed))
+        holds = [Hold.of(each, self._deadline_s(each)) for each in claimed]
+        for hold in holds:
+            self._holds.add(hold)
         with FED:
-            for run in _neighbours(claimed):
+            for run in _neighbours(holds):
                 await self._feed(run)
-        return bool(claimed)
+        return bool(holds)
 
     async def _claim_surely(self, keys: list[int]) -> Sequence[Claimed]:
         """Claim; after a lost answer claim the same again, so that nothing stays leased that nobody knows of."""
@@ -186,29 +189,29 @@ class Feeder:
                 log.warning("claim.repeated", session=self._session, reason=str(error))
                 await asyncio.sleep(self._settings.idle_poll_s)
 
-    async def _feed(self, run: list[Claimed]) -> None:
+    async def _feed(self, run: Sequence[Hold]) -> None:
         """Read neighbouring chunks together and feed them; a chunk that cannot be read is closed as errored."""
-        holds = [Hold.of(claimed, self._deadline_s(claimed)) for claimed in run]
-        for hold in holds:
-            self._holds.add(hold)
-        first, last = run[0], run[-1]
+        first, last = run[0].claimed, run[-1].claimed
         try:
             data = await self._objects.read(first.request_key, first.offset, last.offset + last.length - first.offset)
         except (ObjectDamaged, ObjectMissing) as error:
             if len(run) > 1:
-                for claimed in run:
-                    await self._feed([claimed])
+                for hold in run:
+                    await self._feed([hold])
             else:
-                self._close_damaged(holds[0], error)
+                self._close_damaged(run[0], error)
         except StorageError as error:
             log.warning("chunk.unreadable", chunk=first.key, batch=first.batch_id, reason=str(error))
-            for hold in holds:
+            for hold in run:
                 hold.returning = True
             self._holds.urgent.set()
+            await asyncio.sleep(self._settings.idle_poll_s)
         else:
-            for hold in holds:
-                start = hold.claimed.offset - first.offset
-                self._feed_one(hold, data[start : start + hold.claimed.length])
+            for hold in run:
+                # While it was read the lease may have been lost, or the batch canceled: then nothing of it is sent.
+                if not hold.winding_up:
+                    start = hold.claimed.offset - first.offset
+                    self._feed_one(hold, data[start : start + hold.claimed.length])
 
     def _close_damaged(self, hold: Hold, error: StorageError) -> None:
         log.error("chunk.damaged", chunk=hold.key, batch=hold.claimed.batch_id, reason=str(error))
@@ -270,19 +273,20 @@ def next_of_suspect(hold: Hold) -> Pending | None:
     return hold.unfinished[min(hold.unfinished)]
 
 
-def _neighbours(claimed: Sequence[Claimed]) -> Iterator[list[Claimed]]:
+def _neighbours(holds: Sequence[Hold]) -> Iterator[list[Hold]]:
     """Yield runs of chunks that stand side by side in one object, in order, each short enough for one read."""
-    run: list[Claimed] = []
-    for each in sorted(claimed, key=lambda one: (one.request_key, one.offset)):
+    run: list[Hold] = []
+    for hold in sorted(holds, key=lambda one: (one.claimed.request_key, one.claimed.offset)):
+        each = hold.claimed
         follows = (
             run
-            and each.request_key == run[-1].request_key
-            and each.offset == run[-1].offset + run[-1].length
-            and each.offset + each.length - run[0].offset <= READ_LENGTH_MAX
+            and each.request_key == run[-1].claimed.request_key
+            and each.offset == run[-1].claimed.offset + run[-1].claimed.length
+            and each.offset + each.length - run[0].claimed.offset <= READ_LENGTH_MAX
         )
         if run and not follows:
             yield run
             run = []
-        run.append(each)
+        run.append(hold)
     if run:
         yield run

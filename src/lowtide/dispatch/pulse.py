@@ -9,6 +9,7 @@ what the worker has to tell (`report`).
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 
 import structlog
 
@@ -58,9 +59,10 @@ class Heart:
     async def _beat(self) -> None:
         while True:
             sent_s = time.monotonic()
+            held = dict(self._holds.by_key)
             try:
                 report = self._reporter.report(self._lanes)
-                pulse = await self._store.heartbeat(self._session.id, list(self._holds.by_key), report)
+                pulse = await self._store.heartbeat(self._session.id, list(held), report)
             except StoreUnavailable as error:
                 log.warning("heartbeat.failed", session=self._session.id, reason=str(error))
                 if time.monotonic() >= self._lanes.lease_until_s:
@@ -100,7 +102,7 @@ class Heart:
         if not lasting:
             return
         log.warning("chunk.strayed", session=self._session.id, chunks=len(lasting))
-        with suppress(StoreUnavailable):
+        with contextlib.suppress(StoreUnavailable):
             await self._store.give_back(self._session.id, [Returned(*stray) for stray in lasting])
 
     def cancel(self, holds: list[Hold]) -> None:

@@ -7,7 +7,7 @@ Every operation may raise StoreUnavailable, after which it may be repeated as it
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lowtide.domain.outcomes import Counts, Outcome, Usage
@@ -220,10 +220,14 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What a heartbeat tells a holder: chunks it no longer holds, and batches of its chunks that are canceling."""
+    """What a heartbeat tells a holder: chunks it no longer holds, and batches of its chunks that are canceling.
+
+    `strays` are chunks that it holds without saying so, with their attempts: heartbeats would keep them for ever.
+    """
 
     lost: frozenset[int]
     canceling: frozenset[int]
+    strays: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

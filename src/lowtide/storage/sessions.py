@@ -32,7 +32,7 @@ RENEW = (
     .where(_lives)
     .returning(session.c.id)
 )
-HELD = select(chunk.c.key, chunk.c.batch_key, batch.c.state).where(
+HELD = select(chunk.c.key, chunk.c.attempt, chunk.c.batch_key, batch.c.state).where(
     chunk.c.session == bindparam("of_session"), batch.c.key == chunk.c.batch_key
 )
 REPORT = (
@@ -85,8 +85,12 @@ def heartbeat(
     if report is not None:
         _take_report(conn, session_id, report)
     rows = conn.execute(HELD, {"of_session": session_id}).all()
-    canceling = frozenset(row.batch_key for row in rows if row.state == "canceling")
-    return Pulse(lost=frozenset(held) - {row.key for row in rows}, canceling=canceling)
+    named = frozenset(held)
+    return Pulse(
+        lost=named - {row.key for row in rows},
+        canceling=frozenset(row.batch_key for row in rows if row.state == "canceling"),
+        strays={row.key: row.attempt for row in rows if row.key not in named},
+    )
 
 
 def _take_report(conn: Connection, session_id: str, report: Report) -> None:
