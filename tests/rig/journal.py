@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self._lock = threading.Lock()
+        weakref.finalize(self, os.close, self._file)
 
     def note(self, event: str, batch: int, **more: Any) -> None:
         line = json.dumps({"event": event, "batch": batch, "at": time.time(), **more})

@@ -158,7 +158,8 @@ class Server:
             stdout=subprocess.PIPE,
         )
         assert self._upstream.stdout is not None
-        self.upstream_port = int(self._upstream.stdout.readline())
+        with self._upstream.stdout as said:
+            self.upstream_port = int(said.readline())
 
     def _spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
