@@ -33,7 +33,7 @@ from tests.rig.server import ROOT, Server, send
 
 LEASE_S = 1.0
 END_S = 60.0
-TAKEN_S = 15.0
+TAKEN_S = 60.0
 TWO_HOURS_US = 2 * 3600 * 1_000_000
 
 ASK = """
