@@ -13,6 +13,7 @@ from pathlib import Path
 
 import lowtide
 from lowtide import faults
+from lowtide.api.metrics import METRICS
 from lowtide.app import reference
 from lowtide.domain.states import (
     BATCH_TRANSITIONS,
@@ -154,7 +155,31 @@ def settings_page() -> str:
     return reference.page(GENERATED.format(source="`src/lowtide/app/settings.py`"))
 
 
-PAGES = {"states.md": states_page, "fault-points.md": fault_points_page, "settings.md": settings_page}
+def metrics_page() -> str:
+    """Return `docs/metrics.md`."""
+    rows = [
+        [f"`{it.name}`", it.kind.value, ", ".join(f"`{label}`" for label in it.labels) or "none", it.says]
+        for it in METRICS
+    ]
+    return f"""# Metrics
+
+{GENERATED.format(source="`src/lowtide/api/metrics.py`")}
+`GET /metrics` on the API's own address, in Prometheus' format. Calls from the same machine need no key; others need one
+with the scope `admin`, which Prometheus sends by `authorization` in its scrape configuration. Every API process says the
+same of the store; workers report to it every few seconds, and no counter of theirs goes back when one dies. Labels are
+names of the configuration or of the code: no model, batch or workspace of a client is ever one.
+
+`deploy/grafana/lowtide.json` is a dashboard of them: import it and choose your Prometheus.
+
+{table(["metric", "kind", "labels", "what it says"], rows)}"""
+
+
+PAGES = {
+    "states.md": states_page,
+    "fault-points.md": fault_points_page,
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

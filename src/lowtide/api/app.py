@@ -15,6 +15,8 @@ from lowtide.api import batches, health, live, messages, models
 from lowtide.api.door import Door, Handler, Operation
 from lowtide.api.downloads import results
 from lowtide.api.envelope import Envelope
+from lowtide.api.measures import Measured, Measures
+from lowtide.api.metrics import MetricsPage
 from lowtide.api.services import Services
 from lowtide.domain.errors import MethodNotAllowed, NotFound
 from lowtide.domain.keys import Scope
@@ -25,12 +27,15 @@ _BATCHES, _MESSAGES, _ADMIN = (Scope.BATCHES,), (Scope.MESSAGES,), (Scope.ADMIN,
 def create_app(services: Services) -> Starlette:
     """Return the ASGI application that serves `services`."""
     batch, live_batch = "/v1/messages/batches/{batch_id}", "/lowtide/batches/{batch_id}"
-    door = Door(services)
+    door, measures = Door(services), Measures()
 
     def serve(path: str, scopes: tuple[Scope, ...], **operations: Operation) -> Route:
         versioned = path.startswith("/v1/")
         handlers = {method: door.checked(each, scopes, versioned=versioned) for method, each in operations.items()}
-        return Route(path, _Path(handlers, services))
+        return Route(path, _Path(path, handlers, services))
+
+    def serve_plain(path: str, handler: Handler) -> Route:
+        return Route(path, _Path(path, {"GET": handler}, services))
 
     app = Starlette(
         routes=[
@@ -46,10 +51,11 @@ def create_app(services: Services) -> Starlette:
             serve(f"{live_batch}/events", _BATCHES, GET=live.events),
             serve(f"{live_batch}/results", _BATCHES, GET=live.results),
             serve("/lowtide/workers", _BATCHES + _ADMIN, GET=live.workers),
-            Route("/healthz", _Path({"GET": health.alive}, services)),
-            Route("/readyz", _Path({"GET": health.ready}, services)),
+            serve_plain("/metrics", door.checked_unless_local(MetricsPage(measures).show, Scope.ADMIN)),
+            serve_plain("/healthz", health.alive),
+            serve_plain("/readyz", health.ready),
         ],
-        middleware=[Middleware(Envelope)],
+        middleware=[Middleware(Measured, measures), Middleware(Envelope)],
     )
     app.router.redirect_slashes = False
     app.router.default = _unknown_path
@@ -63,8 +69,9 @@ async def _unknown_path(_scope: ASGIScope, _receive: Receive, _send: Send) -> No
 class _Path:
     """One path: hands each call to its method's handler."""
 
-    def __init__(self, handlers: dict[str, Handler], services: Services) -> None:
+    def __init__(self, path: str, handlers: dict[str, Handler], services: Services) -> None:
         self._handlers = {**handlers, "HEAD": handlers["GET"]} if "GET" in handlers else handlers
+        self.path = path
         self._allow = ", ".join(sorted(self._handlers))
         self._services = services
 
