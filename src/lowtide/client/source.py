@@ -8,6 +8,7 @@ in between never becomes a batch. What cannot be read twice is copied to a tempo
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfileobj
@@ -31,11 +32,10 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A usable input: its body, its digest, and how many requests it has if that was counted."""
+    """A usable input: its body, and the digest of that."""
 
     upload: Upload
     digest: str
-    requests: int | None
 
 
 class _Blocks:
@@ -44,7 +44,6 @@ class _Blocks:
     def __init__(self, file: BinaryIO, name: str, *, lines: bool) -> None:
         self._file, self._name, self._lines = file, name, lines
         self.digest: str | None = None
-        self.requests = 0
 
     def __iter__(self) -> Iterator[bytes]:
         sha, held = hashlib.sha256(), b""
@@ -66,22 +65,27 @@ class _Blocks:
         return Unusable(f"{self._name}, line {number}: {what}")
 
 
-def open_source(path: str, stdin: BinaryIO) -> Source:
-    """Return the input at `path` (`-`: `stdin`), checked; raises Unusable, naming a bad line by its number."""
+@contextmanager
+def open_source(path: str, stdin: BinaryIO) -> Iterator[Source]:
+    """Yield the input at `path` (`-`: `stdin`), checked; raises Unusable, naming a bad line by its number."""
     name = "standard input" if path == "-" else path
-    try:
-        file = _twice(stdin) if path == "-" else _open(Path(path))
-        blocks = _Blocks(file, name, lines=_is_lines(file, name))
-        length = sum(len(block) for block in blocks)
-    except OSError as error:
-        raise Unusable(f"{name} cannot be read: {error.strerror}.") from None
-    assert blocks.digest is not None
-    return Source(Upload(length, blocks), blocks.digest, blocks.requests or None)
+    with ExitStack() as files:
+        try:
+            file = files.enter_context(_twice(stdin) if path == "-" else _open(Path(path)))
+            blocks = _Blocks(file, name, lines=_is_lines(file, name))
+            length = sum(len(block) for block in blocks)
+        except OSError as error:
+            raise Unusable(f"{name} cannot be read: {error.strerror}.") from None
+        assert blocks.digest is not None
+        yield Source(Upload(length, blocks), blocks.digest)
 
 
 def _open(path: Path) -> BinaryIO:
     file = path.open("rb")
-    return file if path.is_file() else _twice(file)
+    if path.is_file():
+        return file
+    with file:
+        return _twice(file)
 
 
 def _twice(stream: BinaryIO) -> BinaryIO:
@@ -104,7 +108,7 @@ def _is_lines(file: BinaryIO, name: str) -> bool:
 
 def _from_lines(blocks: _Blocks) -> Iterator[bytes]:
     """Yield the body that a JSONL makes, in blocks of about the usual size."""
-    number, count, gathered = 0, 0, bytearray(_HEAD)
+    number, gathered, between = 0, bytearray(_HEAD), b""
     while line := blocks.read_line():
         number += 1
         text = line.strip() if number > 1 else line.removeprefix(b"\xef\xbb\xbf").strip()
@@ -112,12 +116,11 @@ def _from_lines(blocks: _Blocks) -> Iterator[bytes]:
             continue
         if blocks.digest is None:
             _check(blocks, number, text)
-        gathered += (_COMMA if count else b"") + text
-        count += 1
+        gathered += between + text
+        between = _COMMA
         if len(gathered) >= BLOCK_BYTES:
             yield bytes(gathered)
             gathered.clear()
-    blocks.requests = count
     yield bytes(gathered + _TAIL)
 
 

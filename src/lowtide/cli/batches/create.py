@@ -19,8 +19,8 @@ def create(
     wanted: Wanted, file: str, *, again: bool, idempotency_key: str | None, watch: bool, timeout_s: float | None
 ) -> int:
     """Create a batch and print its id, and watch it if that is wished."""
-    source = open_source(file, sys.stdin.buffer)
-    made = _send(wanted, source, idempotency_key or _key(source, again=again))
+    with open_source(file, sys.stdin.buffer) as source:
+        made = _send(wanted, source, idempotency_key or _key(source, again=again))
     output = wanted.output
     if output.json and not watch:
         output.document(made.raw)
