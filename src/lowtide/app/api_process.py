@@ -7,6 +7,7 @@ import sys
 import structlog
 
 from lowtide.api.app import create_app
+from lowtide.api.watch import Live
 from lowtide.app import logs
 from lowtide.app.compose import api_parts
 from lowtide.app.http_server import Server, server
@@ -33,7 +34,7 @@ async def main(orders: Orders) -> int:
         stop_on_lifeline(stop, LIFELINE, lambda: _hurry(http))
 
         async def serve(stop: asyncio.Event) -> None:
-            stopping = asyncio.create_task(_stop_serving(http, stop))
+            stopping = asyncio.create_task(_stop_serving(http, services.live, stop))
             await http.serve([listener])
             stopping.cancel()
 
@@ -43,8 +44,10 @@ async def main(orders: Orders) -> int:
     return STOPPED
 
 
-async def _stop_serving(http: Server, stop: asyncio.Event) -> None:
+async def _stop_serving(http: Server, live: Live, stop: asyncio.Event) -> None:
+    """Stop when told to; event streams would otherwise go on for as long as calls have to finish."""
     await stop.wait()
+    live.stop()
     http.should_exit = True
 
 

@@ -59,7 +59,7 @@ async def opened_upstreams(settings: Settings) -> AsyncIterator[Sequence[Upstrea
 @asynccontextmanager
 async def api_parts(settings: Settings) -> AsyncIterator[tuple[Services, Upkeep]]:
     """Build what the API process runs: the services behind its doors, and upkeep. Empties the spool."""
-    objects, limits = _objects(settings), limits_of(settings)
+    objects, limits = objects_of(settings), limits_of(settings)
     async with opened_store(settings) as store, opened_upstreams(settings) as upstreams:
         intake = Intake(
             store,
@@ -98,7 +98,7 @@ async def api_parts(settings: Settings) -> AsyncIterator[tuple[Services, Upkeep]
 async def worker_parts(settings: Settings, name: str) -> AsyncIterator[Worker]:
     """Build the worker of a worker process named `name`."""
     async with opened_store(settings) as store, opened_upstreams(settings) as upstreams:
-        yield Worker(name, store, _objects(settings), upstreams, worker_settings(settings), CLOCK)
+        yield Worker(name, store, objects_of(settings), upstreams, worker_settings(settings), CLOCK)
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -141,5 +141,6 @@ def _path(path: Path | None) -> str | None:
     return None if path is None else str(path.expanduser())
 
 
-def _objects(settings: Settings) -> ObjectStore:
+def objects_of(settings: Settings) -> ObjectStore:
+    """Return where objects are kept."""
     return LocalObjects(settings.data / "objects")
