@@ -27,10 +27,11 @@ def plan(job: Job, reader: LineReader, limits: Limits, tick: Callable[[int], Non
             f"{job.output} exists and is not the output of a run that {job.state} knows; name another --output or "
             "remove it."
         )
-    source = source_of(job.input, job.state, None if earlier is None else earlier.digest)
     if earlier is not None:
+        kept = earlier.rounds[0].file is not None
         _compare(job, earlier)
-        return earlier, source
+        return earlier, source_of(job.input, job.state, earlier.digest, kept_earlier=kept)
+    source = source_of(job.input, job.state, None)
     found = survey(source, reader, limits, job.state / SCRATCH, tick)
     if found.problems:
         more = found.problem_count - len(found.problems)

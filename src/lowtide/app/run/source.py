@@ -41,11 +41,11 @@ class _Body(msgspec.Struct):
     requests: list[msgspec.Raw]
 
 
-def source_of(given: str, state: Path, expected: str | None) -> Source:
+def source_of(given: str, state: Path, expected: str | None, *, kept_earlier: bool = False) -> Source:
     """Return the input as lines; raises SettingsError if it cannot be read, is a strange body, or has changed.
 
-    `expected` is the digest in an earlier run, whose copies are taken as they are. A run that resumes needs its
-    standard input no second time.
+    `expected` is the digest in an earlier run; its copy, if it kept one, is taken as it is. A run that resumes needs
+    its standard input no second time.
     """
     if given != STDIN:
         path = Path(given).expanduser()
@@ -60,7 +60,7 @@ def source_of(given: str, state: Path, expected: str | None) -> Source:
             f"another --output; or, to forget that run and its results, remove {state}."
         )
     kept = state / KEPT
-    if expected is not None and kept.exists():
+    if kept_earlier:
         return Source(digest, KEPT, kept)
     if _is_body(path):
         _take_apart(path, kept)

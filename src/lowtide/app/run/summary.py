@@ -68,7 +68,7 @@ class Summary:
     def text(self, usage: Usage, spent_s: float) -> str:
         """Return the summary for a person."""
         total = self.outcomes.total()
-        lines = [f"{total:,} requests in {duration(spent_s)}"]
+        lines = [f"{total:,} request{'s' if total != 1 else ''} in {duration(spent_s)}"]
         lines += [f"  {self.outcomes[name]:>9,}  {name}" for name in Outcome if self.outcomes[name]]
         if self.kinds:
             lines.append("Errors:")
