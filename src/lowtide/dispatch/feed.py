@@ -77,12 +77,9 @@ class Feeder:
     def _want(self) -> int:
         """Return how many more requests to lease: the free places, and what is sent in the next `ahead_s`."""
         self._measure()
-        lanes = self._lanes
-        target = lanes.room() + max(AHEAD_MIN, int(self._rate * self._settings.ahead_s))
-        lanes.low_mark = max(1, target // 2)
-        if lanes.unsent >= max(1, target // 2) or self._holds.length >= self._settings.held_bytes_max:
+        if self._holds.length >= self._settings.held_bytes_max:
             return 0
-        return target - lanes.unsent
+        return self._lanes.shortage(max(AHEAD_MIN, int(self._rate * self._settings.ahead_s)))
 
     def _measure(self) -> None:
         now_s = time.monotonic()
@@ -121,7 +118,7 @@ class Feeder:
         if self._suspects_are_due(backlogs):
             return await self._claim(await self._one_suspect(backlogs)) if not len(self._holds) else False
         ordinary = [each for each in backlogs if each.open > each.suspects]
-        chosen = await self._chooser.choose(ordinary, want, self._lanes.goes, self._rate, now_us)
+        chosen = await self._chooser.choose(ordinary, want, self._lanes.wants, self._rate, now_us)
         if chosen:
             return await self._claim(chosen[:CLAIM_CHUNKS_MAX])
         if not len(self._holds):
@@ -142,6 +139,8 @@ class Feeder:
         return now_s - self._suspects_since_s >= self._settings.suspect_wait_s
 
     async def _one_suspect(self, backlogs: Sequence[Backlog]) -> list[int]:
+        if time.monotonic() < self._lanes.suspects_rest_until_s:
+            return []
         for backlog in backlogs:
             if backlog.suspects:
                 for chunk in await self._store.open_chunks(backlog.batch_key, 0, CLAIM_CHUNKS_MAX, suspects=True):

@@ -8,7 +8,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 from lowtide.dispatch.circuit import Circuit
@@ -19,6 +19,9 @@ from lowtide.ports.upstream import Upstream
 
 ROUTES_MAX = 4096
 """Models come from clients: what is remembered of them is bounded."""
+ASIDE_MAX = 256
+"""How many requests of one model may wait for a later try before no more of it are claimed: an upstream that sends all
+away for an hour would else have a whole batch leased and held in memory."""
 
 
 class Lane:
@@ -36,6 +39,10 @@ class Lane:
         """When the first of `broken` broke."""
         self.faults = 0
         """Faulty replies since the last good one."""
+        self.low_mark = 1
+        """With fewer requests waiting than this, it is time to claim more for this lane."""
+        self.full = False
+        """Enough wait for it: none are claimed for it alone."""
 
     @property
     def name(self) -> str:
@@ -57,16 +64,18 @@ class Lanes:
         """Nothing is sent from this monotonic moment on; heartbeats move it."""
         self.stopped = False
         """Nothing is sent any more."""
-        self.unsent = 0
+        self.suspects_rest_until_s = 0.0
+        """No suspect is claimed before this monotonic moment: the last one was sent away by a busy upstream."""
         self.in_flight = 0
-        self.low_mark = 1
         self.hungry = asyncio.Event()
-        """Set when fewer than `low_mark` requests wait: there is room for another claim."""
+        """Set when fewer requests wait for a lane than its `low_mark`: there is room for another claim."""
         self.quiet = asyncio.Event()
         """Set while nothing is in flight."""
         self.quiet.set()
         self._queues: dict[frozenset[str], deque[Pending]] = {}
         self._later: list[tuple[float, int, Pending]] = []
+        self._aside: Counter[str] = Counter()
+        """How many requests of each model wait for a later try."""
         self._sequence = itertools.count(1)
         self._routes: dict[str, frozenset[str]] = {}
 
@@ -89,10 +98,33 @@ class Lanes:
     def fetches_urls(self, route: frozenset[str]) -> bool:
         return any(self.all[name].upstream.fetches_urls for name in route)
 
-    def room(self) -> int:
-        """Return how many tries could start now, over all lanes."""
+    def wants(self, model: str) -> bool:
+        """Tell whether more requests of this model should be claimed now."""
+        route = self.route(model)
         now_s = time.monotonic()
-        return sum(lane.room(now_s) for lane in self.all.values())
+        return not route or (
+            self._aside[model] < ASIDE_MAX
+            and any(lane.circuit.lets_through(now_s) and not lane.full for lane in map(self.all.__getitem__, route))
+        )
+
+    def shortage(self, ahead: int) -> int:
+        """Return how many more requests to claim, so that each lane has its free places and `ahead` more waiting.
+
+        Each lane is judged by itself: what waits for a slow one must not keep another from its work.
+        """
+        now_s = time.monotonic()
+        short = 0
+        for lane in self.all.values():
+            target = lane.room(now_s) + ahead
+            waiting = self._waiting(lane)
+            lane.low_mark = max(1, target // 2)
+            lane.full = waiting >= lane.low_mark
+            if not lane.full:
+                short += target - waiting
+        return short
+
+    def _waiting(self, lane: Lane) -> int:
+        return sum(len(queue) for route, queue in self._queues.items() if lane.name in route)
 
     @property
     def put_aside(self) -> int:
@@ -115,18 +147,20 @@ class Lanes:
         if queue is None:
             queue = self._queues[pending.lanes] = deque()
         (queue.appendleft if first else queue.append)(pending)
-        self.unsent += 1
         self.wake(pending.lanes)
 
     def put_later(self, pending: Pending, wait_s: float) -> None:
         """Let a request wait for `wait_s` before it waits for its lanes again; `release_due` moves it."""
         heapq.heappush(self._later, (time.monotonic() + wait_s, next(self._sequence), pending))
+        self._aside[pending.hold.claimed.model] += 1
 
     def release_due(self) -> float | None:
         """Move what is due to the queues; returns the seconds until the next is due, None when nothing waits."""
         now_s = time.monotonic()
         while self._later and self._later[0][0] <= now_s:
-            self.put(heapq.heappop(self._later)[2], first=True)
+            pending = heapq.heappop(self._later)[2]
+            self._aside -= Counter((pending.hold.claimed.model,))
+            self.put(pending, first=True)
         return self._later[0][0] - now_s if self._later else None
 
     def withdraw(self, holds: Iterable[Hold]) -> None:
@@ -135,11 +169,10 @@ class Lanes:
         if not gone:
             return
         for route, queue in self._queues.items():
-            kept = deque(pending for pending in queue if pending.hold not in gone)
-            self.unsent -= len(queue) - len(kept)
-            self._queues[route] = kept
+            self._queues[route] = deque(pending for pending in queue if pending.hold not in gone)
         self._later = [entry for entry in self._later if entry[2].hold not in gone]
         heapq.heapify(self._later)
+        self._aside = Counter(entry[2].hold.claimed.model for entry in self._later)
         for lane in self.all.values():
             lane.broken = [pending for pending in lane.broken if pending.hold not in gone]
         self.hungry.set()
@@ -162,8 +195,7 @@ class Lanes:
         if self.stopped or now_s >= self.lease_until_s or not lane.circuit.lets_through(now_s):
             return None
         pending = queue.popleft()
-        self.unsent -= 1
-        if self.unsent < self.low_mark:
+        if self._waiting(lane) < lane.low_mark:
             self.hungry.set()
         lane.gate.enter()
         if not self.in_flight:

@@ -20,7 +20,7 @@ import structlog
 
 from lowtide.dispatch import reply as replies
 from lowtide.dispatch.circuit import Trouble
-from lowtide.dispatch.hold import Holds, Pending
+from lowtide.dispatch.hold import Hold, Holds, Pending
 from lowtide.dispatch.kit import Kit
 from lowtide.dispatch.lanes import Lane, Lanes
 from lowtide.dispatch.tries import backoff_s
@@ -158,6 +158,7 @@ class Senders:
                 self._broke(lane, pending, reason)
             case _OutOfTime():
                 self._said_nothing(lane, pending)
+                self._out_of_time(pending.hold)
 
     # ------------------------------------------------------------------------------------------ one request
 
@@ -172,6 +173,11 @@ class Senders:
             self._again(pending)
         else:
             self._errored(pending, ErrorType.NOT_FOUND, f"model: {pending.hold.claimed.model}", ran=False)
+
+    def _out_of_time(self, hold: Hold) -> None:
+        """Give the chunk back: expiry takes it, or, if wall time was set back meanwhile, whoever claims it next."""
+        hold.returning = True
+        self._lanes.withdraw([hold])
 
     def _use_try(self, pending: Pending, error_type: ErrorType, message: str) -> None:
         """Count a failed try; the last one makes the request errored."""
@@ -188,7 +194,11 @@ class Senders:
         if pending.hold.winding_up:
             return
         self._reporter.retried()
-        if wait_s > 0:
+        if pending.hold.suspect and wait_s > self._settings.suspect_wait_s:
+            # Nothing else runs while a suspect is held: it comes back when the others had their turn.
+            pending.hold.returning = True
+            self._lanes.suspects_rest_until_s = time.monotonic() + self._settings.suspect_wait_s
+        elif wait_s > 0:
             self._lanes.put_later(pending, wait_s)
         else:
             self._lanes.put(pending, first=True)
