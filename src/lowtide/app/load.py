@@ -6,7 +6,7 @@ Whatever is wrong with them ends as one SettingsError with one sentence (`app.se
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,18 @@ _LISTS = {
 
 def load(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
     """Return the settings, where `flags` are those given on the command line; raises SettingsError."""
+    return load_with_sources(flags, config)[0]
+
+
+def load_with_sources(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Settings, Sequence[Source]]:
+    """Return the settings and where they come from, the source that counts most first; raises SettingsError."""
     sources = [Source(flags, FLAG), _environment(), _file(config)]
     merged: dict[str, Any] = {}
     for source in reversed(sources):
         merged = _merge(merged, source.values)
     _refuse_unknown_variables(merged)
     try:
-        return Settings(**merged)
+        return Settings(**merged), sources
     except ValidationError as error:
         raise SettingsError(sentence(error.errors(include_url=False)[0], sources)) from None
 

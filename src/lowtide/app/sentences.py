@@ -52,12 +52,12 @@ class Source:
 def sentence(error: ErrorDetails, sources: Sequence[Source]) -> str:
     """Return the one sentence that pydantic's error deserves; the first source that has the setting gave it."""
     steps = tuple(step for step in error["loc"] if step != "[key]")
-    name, place = dotted(steps), _place(steps, sources)
+    name, place = dotted(steps), place_of(steps, sources)
     match error["type"]:
         case "extra_forbidden":
             return f"There is no setting {name} ({place}){hint(name)}"
         case "missing":
-            return f"The setting {name} is missing ({_place(steps[:-1], sources)})."
+            return f"The setting {name} is missing ({place_of(steps[:-1], sources)})."
         case _:
             return f"The setting {name} is {_shown(steps, error['input'])} ({place}), but it should be {_right(error)}."
 
@@ -68,7 +68,8 @@ def hint(name: str) -> str:
     return f"; did you mean {near[0]}?" if near else "; docs/settings.md has them all."
 
 
-def _place(steps: Steps, sources: Sequence[Source]) -> str:
+def place_of(steps: Steps, sources: Sequence[Source]) -> str:
+    """Say where a setting was given: by the first source that has it."""
     return next((source.place(steps) for source in sources if _has(source.values, steps)), "by default")
 
 

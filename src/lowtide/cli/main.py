@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 import lowtide
-from lowtide.cli import keys, workspaces
+from lowtide.cli import config as config_command
+from lowtide.cli import doctor as doctor_command
+from lowtide.cli import keys, workers, workspaces
 from lowtide.cli.batches.commands import app as batches
 from lowtide.cli.run import EXAMPLES as RUN_EXAMPLES
 from lowtide.cli.run import run
@@ -109,6 +111,9 @@ def worker(*, data: Data = None, upstream: UpstreamUrls = None, config: Config =
 
 app.command(epilog=RUN_EXAMPLES)(run)
 app.command()(simulate)
+app.command(epilog=doctor_command.EXAMPLES)(doctor_command.doctor)
+app.add_typer(config_command.app)
+app.add_typer(workers.app)
 app.add_typer(keys.app)
 app.add_typer(workspaces.app)
 app.add_typer(batches, name="batches")

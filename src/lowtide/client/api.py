@@ -7,6 +7,7 @@ second batch of the others would be paid for.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import quote, urlencode
@@ -20,9 +21,18 @@ from lowtide.domain.ids import ORGANIZATION
 
 BATCHES = "/v1/messages/batches"
 LIVE = "/lowtide/batches"
+WORKERS = "/lowtide/workers"
 _MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_ACCEPTABLE})
 _NONE: frozenset[int] = frozenset()
 _RANGE_ANSWERS: frozenset[int] = frozenset({HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What is known of a server after a first call: whether it is a Lowtide, and its clock, in whole seconds."""
+
+    is_ours: bool
+    time_s: float | None
 
 
 class Api:
@@ -32,17 +42,17 @@ class Api:
         self.server = server
         self.say = say
 
-    def is_ours(self) -> bool:
-        """Tell whether the server is a Lowtide; raises what a wrong URL or key deserves, before much is sent."""
-        with self._call("GET", f"{BATCHES}?limit=1") as answer:
-            read(answer.read(), Page)
-            return answer.headers.get("anthropic-organization-id") == ORGANIZATION
+    def greet(self) -> Greeting:
+        """Learn what server this is; raises what a wrong URL or key deserves, before much is sent."""
+        data, headers = self._read("GET", f"{BATCHES}?limit=1")
+        read(data, Page)
+        return Greeting(headers.get("anthropic-organization-id") == ORGANIZATION, _time_s(headers))
 
-    def create(self, upload: Upload, key: str, *, again: bool) -> tuple[Found, float]:
-        """Create a batch and return it with the server's time; `again` allows another try if the answer was lost."""
+    def create(self, upload: Upload, key: str, *, again: bool) -> Found:
+        """Create a batch; `again` allows another try if the answer was lost."""
         headers = {"idempotency-key": key}
         with self._call("POST", BATCHES, headers, upload=upload, again=again) as answer:
-            return found(answer.read()), _time_s(answer.headers)
+            return found(answer.read())
 
     def batch(self, batch_id: str) -> tuple[Found, float | None]:
         """Return a batch, and the seconds after which the server likes to be asked again."""
@@ -86,6 +96,10 @@ class Api:
     def results_so_far(self, batch_id: str, after: int) -> Answer:
         """Open what a batch of ours has from byte `after` on; with `x-lowtide-next` in its headers more will come."""
         return self._call("GET", _path(LIVE, batch_id, f"/results?after={after}"))
+
+    def workers(self) -> bytes:
+        """Return the workers of a server of ours, as its JSON."""
+        return self._read("GET", WORKERS)[0]
 
     def pause(self, error: ClientError, pause_s: float) -> None:
         """Say what happened and wait."""
@@ -166,9 +180,9 @@ def _refusal(answer: Answer, server: Server) -> ClientError:
 _KNOWN = frozenset(HTTPStatus)
 
 
-def _time_s(headers: Mapping[str, str]) -> float:
-    """Return the server's wall time in seconds since 1970, or ours if it does not say."""
+def _time_s(headers: Mapping[str, str]) -> float | None:
+    """Return the server's wall time in seconds since 1970, or None if it does not say."""
     try:
         return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError, TypeError):
-        return time.time()
+    except (KeyError, ValueError):
+        return None
