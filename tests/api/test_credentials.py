@@ -192,10 +192,11 @@ async def test_made_up_keys_are_remembered_within_a_bound_and_push_no_real_one_o
 
 async def test_the_name_of_another_workspace_is_refused(desk: Desk) -> None:
     one, other = await holder(desk.store, "one"), await holder(desk.store, "other")
-    own = await desk.identify(x_api_key=one.text, anthropic_workspace_id=one.key.workspace.id)
-    assert own.workspace == one.key.workspace.id
+    caller = await desk.identify(x_api_key=one.text)
+    caller.require_workspace(None)
+    caller.require_workspace(one.key.workspace.id)
     with pytest.raises(ContractError) as caught:
-        await desk.identify(x_api_key=one.text, anthropic_workspace_id=other.key.workspace.id)
+        caller.require_workspace(other.key.workspace.id)
     assert (caught.value.status, caught.value.message) == (
         400,
         "anthropic-workspace-id: does not match the workspace of this API key",

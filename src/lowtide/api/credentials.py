@@ -49,6 +49,11 @@ class Caller:
     key_id: str | None = None
     limits: WorkspaceLimits = SERVERS_OWN
 
+    def require_workspace(self, wanted: str | None) -> None:
+        """Raise InvalidRequest when the call names another workspace than its credential's."""
+        if wanted is not None and wanted != self.workspace:
+            raise InvalidRequest("anthropic-workspace-id: does not match the workspace of this API key")
+
     def require(self, *scopes: Scope) -> None:
         """Raise Forbidden unless the key has one of these scopes."""
         if self.scopes.isdisjoint(scopes):
@@ -84,16 +89,11 @@ class Credentials:
         self._open_until_s: float | None = 0.0
 
     async def identify(self, headers: Headers) -> Caller:
-        """Return who calls; raises Unauthorized, and InvalidRequest for the name of another workspace."""
+        """Return who calls; raises Unauthorized."""
         brought = _brought(headers)
         if await self.wanted():
-            caller = await self._holder(brought)
-        else:
-            caller = Caller(DEFAULT_WORKSPACE, digest_of(brought.text if brought else ""))
-        wanted = headers.get("anthropic-workspace-id")
-        if wanted is not None and wanted != caller.workspace:
-            raise InvalidRequest("anthropic-workspace-id: does not match the workspace of this API key")
-        return caller
+            return await self._holder(brought)
+        return Caller(DEFAULT_WORKSPACE, digest_of(brought.text if brought else ""))
 
     async def wanted(self) -> bool:
         """Tell whether calls need a key. Once they do, they do for good: keys are never removed."""

@@ -50,9 +50,10 @@ class Door:
         return handle
 
     async def admit(self, request: Request, services: Services, scopes: Sequence[Scope]) -> Caller:
-        """Return who calls; raises Unauthorized, RateLimited or Forbidden."""
+        """Return who calls; raises Unauthorized, InvalidRequest, RateLimited or Forbidden."""
         caller = await self._credentials.identify(request.headers)
         request.state.workspace = caller.workspace
+        caller.require_workspace(request.headers.get("anthropic-workspace-id"))
         await _count(request, services, caller)
         caller.require(*scopes)
         return caller
