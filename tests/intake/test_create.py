@@ -10,13 +10,14 @@ import pytest
 
 from lowtide import faults
 from lowtide.domain.chunks import decode_requests
-from lowtide.domain.errors import InvalidRequest, KeyReused, Overloaded, RateLimited, TooLarge
+from lowtide.domain.errors import InvalidRequest, KeyReused, Overloaded, RateLimited, StoreUnavailable, TooLarge
 from lowtide.domain.ids import DEFAULT_WORKSPACE
 from lowtide.domain.limits import Limits
 from lowtide.intake.create import ClientGone, CreateCall, Intake
 from lowtide.intake.splitter import SMALL_BYTES
 from lowtide.ports.metadata import Batch
 from support.lab import Lab, lab_in
+from support.trouble import troubled
 
 
 @pytest.fixture
@@ -151,6 +152,13 @@ async def test_an_error_at_any_step_leaves_the_spool_empty_and_the_next_create_w
     created = await intake.create(call(body_of(3), key="k"))
     assert len(await requests_of(lab, created.batch)) == 3
     assert len((await lab.store.list_batches(DEFAULT_WORKSPACE, 10)).batches) == 1
+
+
+async def test_a_create_whose_answer_the_store_lost_is_repeated_and_makes_one_batch(lab: Lab) -> None:
+    seen, _ = troubled(lab, after={"create_batch": [StoreUnavailable("lost")]})
+    created = await intake_of(seen).create(call(body_of(3)))
+    assert [one.id for one in (await lab.store.list_batches(DEFAULT_WORKSPACE, 10)).batches] == [created.batch.id]
+    assert created.made
 
 
 async def test_a_child_killed_from_outside_is_no_fault_of_the_body(

@@ -15,7 +15,15 @@ from pathlib import Path
 import structlog
 
 from lowtide import faults
-from lowtide.domain.errors import ContractError, ErrorType, Overloaded, StorageError, StoreFull, TooLarge
+from lowtide.domain.errors import (
+    ContractError,
+    ErrorType,
+    Overloaded,
+    StorageError,
+    StoreFull,
+    StoreUnavailable,
+    TooLarge,
+)
 from lowtide.domain.ids import BATCH, new_id, new_token
 from lowtide.domain.limits import Limits
 from lowtide.intake.decoding import decoder_for
@@ -163,11 +171,21 @@ class Intake:
             models=call.models,
         )
         with BATCH_ROWS:
-            created = await self._store.create_batch(batch, chunks)
+            created = await self._create_surely(batch, chunks)
         if not created.made:
             await self._abandon(call.workspace, upload)
         _log.info("batch.created", batch=created.batch.id, workspace=call.workspace, made=created.made)
         return created
+
+    async def _create_surely(self, batch: NewBatch, chunks: Sequence[NewChunk]) -> Created:
+        """Store a batch, a second time where the answer was lost: told of a failure, a client would make another."""
+        try:
+            return await self._store.create_batch(batch, chunks)
+        except StoreFull:
+            raise
+        except StoreUnavailable as error:
+            _log.warning("intake.repeated", batch=batch.id, reason=str(error))
+            return await self._store.create_batch(batch, chunks)
 
 
 def _warmer(splitter: Splitter, content_length: int | None) -> Callable[[int], None]:
