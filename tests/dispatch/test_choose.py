@@ -66,3 +66,10 @@ async def test_batches_that_can_go_nowhere_do_not_stand_before_one_that_can(lab:
         await lab.batches.create(8)
     await lab.batches.create(8, model="other")
     assert sum((await chosen_per_batch(lab, Chooser(lab.store), 64, lambda model: model == "other")).values()) == 8
+
+
+async def test_no_more_bytes_are_chosen_than_there_is_room_for(lab: Lab) -> None:
+    await lab.batches.create(40, params=b"x" * 1000, chunk_size=1)
+    (backlog,) = await lab.store.backlogs()
+    keys = await Chooser(lab.store).choose([backlog], 40, everything, 0.0, lab.clock.wall_us(), length_max=4500)
+    assert len(keys) == 5

@@ -6,6 +6,7 @@ one, and whatever is about to run out of time goes first. Inside a batch the ord
 claims.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -59,11 +60,19 @@ class Chooser:
         self._tokens_each += 0.01 * (tokens - self._tokens_each)
 
     async def choose(
-        self, backlogs: Sequence[Backlog], want: int, goes: Callable[[str], bool], rate: float, now_us: int
+        self,
+        backlogs: Sequence[Backlog],
+        want: int,
+        goes: Callable[[str], bool],
+        rate: float,
+        now_us: int,
+        *,
+        length_max: int = sys.maxsize,
     ) -> list[int]:
         """Return keys of open chunks holding about `want` requests whose model `goes` somewhere now.
 
-        `rate` is the requests finished per second, by which urgency is judged.
+        `rate` is the requests finished per second, by which urgency is judged. They are longer together than
+        `length_max` bytes by less than the last of them.
         """
         self._workspaces.enter([backlog.workspace for backlog in backlogs])
         self._batches.enter([backlog.batch_id for backlog in backlogs])
@@ -74,7 +83,7 @@ class Chooser:
                 candidates.append(_Candidates(backlog, iter(going)))
             if len(candidates) == COMPETITORS_MAX:
                 break
-        return self._allot(candidates, want, rate, now_us)
+        return self._allot(candidates, want, length_max, lambda each: self._rank(each, rate, now_us))
 
     def _rank(self, backlog: Backlog, rate: float, now_us: int) -> tuple[float, ...]:
         if _urgent(backlog, rate, now_us):
@@ -98,17 +107,20 @@ class Chooser:
             after = page[-1].key
         return found
 
-    def _allot(self, candidates: list[_Candidates], want: int, rate: float, now_us: int) -> list[int]:
+    def _allot(
+        self, candidates: list[_Candidates], want: int, length_max: int, rank: Callable[[Backlog], tuple[float, ...]]
+    ) -> list[int]:
         """Take chunk by chunk from whoever stands first, charging each what it takes."""
         chosen: list[int] = []
-        while want > 0 and candidates:
-            first = min(candidates, key=lambda each: self._rank(each.backlog, rate, now_us))
+        while want > 0 and length_max > 0 and candidates:
+            first = min(candidates, key=lambda each: rank(each.backlog))
             chunk = next(first.chunks, None)
             if chunk is None:
                 candidates.remove(first)
                 continue
             chosen.append(chunk.key)
             want -= chunk.outstanding
+            length_max -= chunk.length
             self._batches.add(first.backlog.batch_id, chunk.outstanding)
             self._workspaces.add(first.backlog.workspace, chunk.outstanding * self._tokens_each)
         return chosen

@@ -118,7 +118,8 @@ class Feeder:
         if self._suspects_are_due(backlogs):
             return await self._claim(await self._one_suspect(backlogs)) if not len(self._holds) else False
         ordinary = [each for each in backlogs if each.open > each.suspects]
-        chosen = await self._chooser.choose(ordinary, want, self._lanes.wants, self._rate, now_us)
+        room = self._settings.held_bytes_max - self._holds.length
+        chosen = await self._chooser.choose(ordinary, want, self._lanes.wants, self._rate, now_us, length_max=room)
         if chosen:
             return await self._claim(chosen[:CLAIM_CHUNKS_MAX])
         if not len(self._holds):

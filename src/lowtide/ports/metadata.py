@@ -132,6 +132,7 @@ class OpenChunk:
     model: str
     outstanding: int
     losses: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ BACKLOGS = (
     .order_by(batch.c.key)
 )
 _open_chunks = (
-    select(chunk.c.key, chunk.c.batch_key, chunk.c.group, chunk.c.model, chunk.c.losses)
+    select(chunk.c.key, chunk.c.batch_key, chunk.c.group, chunk.c.model, chunk.c.losses, chunk.c.length)
     .add_columns((chunk.c.size - chunk.c.succeeded - chunk.c.errored).label("outstanding"))
     .where(chunk.c.batch_key == bindparam("batch_key"), _is_open, chunk.c.key > bindparam("after"))
     .order_by(chunk.c.key)
@@ -135,7 +135,9 @@ def open_chunks(conn: Connection, batch_key: int, after: int, limit: int, *, sus
     """Return a page of a batch's open chunks in plan order: the suspects, or the others."""
     statement = OPEN_SUSPECTS if suspects else OPEN_CHUNKS
     rows = conn.execute(statement, {"batch_key": batch_key, "after": after, "rows": limit})
-    return [OpenChunk(row.key, row.batch_key, row.group, row.model, row.outstanding, row.losses) for row in rows]
+    return [
+        OpenChunk(row.key, row.batch_key, row.group, row.model, row.outstanding, row.losses, row.length) for row in rows
+    ]
 
 
 def claim(conn: Connection, session_id: str, keys: Sequence[int]) -> Sequence[Claimed]:
