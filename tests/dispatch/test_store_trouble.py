@@ -173,3 +173,36 @@ async def test_what_a_session_has_leased_and_does_not_know_of_is_given_back(lab:
             release.set()
             await ended(lab, first)
     assert done.counts == Counts(succeeded=1)
+
+
+async def test_a_holder_whose_lease_may_be_over_gives_up_what_is_in_flight_and_sends_nothing_until_it_is_renewed(
+    lab: Lab,
+) -> None:
+    silent, sent, aborted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Silent(TroubledStore):
+        async def heartbeat(self, *args: Any) -> Pulse:
+            if silent.is_set() and not aborted.is_set():
+                raise StoreUnavailable("no answer")
+            return await self.store.heartbeat(*args)
+
+    async def hang_once(_: str) -> Reply:
+        if aborted.is_set():
+            return message()
+        sent.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            aborted.set()
+        return message()
+
+    upstream = ScriptedUpstream(hang_once, in_flight_max=2)
+    batch = await lab.batches.create(8, params=prompts(8))
+    async with working(replace(lab, store=Silent(lab.store)), upstream):
+        await sent.wait()
+        silent.set()
+        await aborted.wait()
+        assert len(upstream.prompts) == 2
+        done = await ended(lab, batch)
+    assert done.counts == Counts(succeeded=8)
+    assert len(upstream.prompts) == 10
