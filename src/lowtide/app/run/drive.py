@@ -31,6 +31,7 @@ from lowtide.app.run.tally import Tally, Watch
 from lowtide.app.run.writing import Follower, as_finished, write_whole
 from lowtide.app.settings import Settings
 from lowtide.app.supervisor import Role, Supervisor
+from lowtide.dispatch.report import TRIES
 from lowtide.domain.errors import SettingsError, StoreUnavailable
 from lowtide.domain.limits import Limits
 from lowtide.domain.outcomes import Outcome, Usage
@@ -239,7 +240,8 @@ class Drive:
         self.manifest.written = Written(order=order, length=length, outcomes=outcomes)
         remembered.save(self.job.state, self.manifest)
         self.screen.close()
-        print(summary.text(await self._usage(services), self.manifest.spent_s))  # noqa: T201 a command's own words
+        repeated = await self._repeated(services, summary.outcomes.total())
+        print(summary.text(await self._usage(services), self.manifest.spent_s, repeated))  # noqa: T201 its own words
         print(f"Results: {self.job.output}", flush=True)  # noqa: T201 likewise
         if status_of(outcomes):
             self.screen.say("Not every request succeeded; --retry-failed runs the others again.")
@@ -255,6 +257,12 @@ class Drive:
         finally:
             length = follower.close()
         return length
+
+    async def _repeated(self, services: Services, requests: int) -> int:
+        """Return how many more calls workers told of than there are results. What died with a worker is not told."""
+        counters = (await services.live.store.gauges()).counters
+        tries = sum(counter.value for counter in counters if counter.name == TRIES)
+        return max(0, tries - requests - sum(one.count for one in self.manifest.rounds[1:]))
 
     async def _usage(self, services: Services) -> Usage:
         usage = Usage()

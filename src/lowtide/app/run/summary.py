@@ -65,7 +65,7 @@ class Summary:
                 key = text = _OTHERS
             self.kinds.setdefault(key, Kind(text, result.number)).count += 1
 
-    def text(self, usage: Usage, spent_s: float) -> str:
+    def text(self, usage: Usage, spent_s: float, repeated: int) -> str:
         """Return the summary for a person."""
         total = self.outcomes.total()
         lines = [f"{total:,} request{'s' if total != 1 else ''} in {duration(spent_s)}"]
@@ -77,6 +77,8 @@ class Summary:
         read = usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
         cached = f" ({usage.cache_read_input_tokens:,} from a cache)" if usage.cache_read_input_tokens else ""
         lines.append(f"Tokens: {read:,} in{cached}, {usage.output_tokens:,} out")
+        if repeated:
+            lines.append(f"Upstream calls that were made again: {repeated:,}, as far as is known")
         return "\n".join(lines)
 
 
