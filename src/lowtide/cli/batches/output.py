@@ -52,5 +52,8 @@ def table(columns: Sequence[str], *, right: Sequence[str] = ()) -> Table:
 def show(*pieces: Table | Text) -> None:
     """Print on standard output, as wide as it is."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-    for piece in pieces:
-        console.print(piece)
+    with console.capture() as printed:
+        for piece in pieces:
+            console.print(piece)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
+    sys.stdout.flush()
