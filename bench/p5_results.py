@@ -4,8 +4,9 @@ Lays out two batches as such a run leaves them: every second each worker commits
 finished in it, from all the chunks it has in flight. One of them is as upkeep leaves it seconds after its end, merged;
 the other as it is in the moment of its end. One server process, put together as `lowtide serve` does, answers all sides
 without compression; this process reads them by turns over a socket, while another process commits results of a third
-batch. Prints a line for each of the two: the ratio (median and range), MB/s, first byte, growth of the server's
-anonymous memory, how much slower the third batch's commits were, and what limits the ratio.
+batch. Prints a line for each of the two: the ratio (median and range), the same of the server's processor time over all
+repeats (which holds on a busy machine too), MB/s, first byte, growth of the server's anonymous memory, how much slower
+the third batch's commits were, and what limits the ratio.
 
     python bench/p5_results.py [--results N] [--in-flight S] [--repeats R] [--data DIR (kept, used again)]
 """
@@ -248,6 +249,8 @@ class Figures:
     state: str
     results: list[Download] = field(default_factory=list)
     constant: list[Download] = field(default_factory=list)
+    results_ns: int = 0
+    constant_ns: int = 0
     growth_kib: int = 0
     beside_alone_s: list[float] = field(default_factory=list)
     beside_s: list[float] = field(default_factory=list)
@@ -257,6 +260,7 @@ class Figures:
         slowed = statistics.median(self.beside_s) / statistics.median(self.beside_alone_s) - 1
         return (
             f"P5 {self.state}: results/constant {_spread(ratios, '.2f')}"
+            f" | of processor time {self.constant_ns / self.results_ns:.2f}"
             f" | results {_spread([one.mb_per_s for one in self.results], '.0f')} MB/s"
             f" | constant {_spread([one.mb_per_s for one in self.constant], '.0f')} MB/s"
             f" | first byte {_spread([one.first_s * 1000 for one in self.results], '.1f')} ms"
@@ -264,6 +268,11 @@ class Figures:
             f" | commits of the other batch {statistics.median(self.beside_alone_s) * 1000:.1f} ms alone, {slowed:+.0%}"
             f" | limited by {LIMITS[self.state]}"
         )
+
+
+def processor_ns(pid: int) -> int:
+    """Return the time that the threads of a process have run."""
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
 
 
 def _spread(values: list[float], form: str) -> str:
@@ -283,11 +292,15 @@ def measure(address: tuple[str, int], ids: dict[str, str], pid: int, directory: 
         for _ in range(repeats):
             for figures in sides:
                 _drain(times)
-                before_kib = watch.peak_kib = watch.now_kib()
+                before_kib, before_ns = watch.now_kib(), processor_ns(pid)
+                watch.peak_kib = before_kib
                 figures.results.append(download(address, f"/v1/messages/batches/{ids[figures.state]}/results"))
                 figures.growth_kib = max(figures.growth_kib, watch.peak_kib - before_kib)
                 figures.beside_s += _drain(times)
+                between_ns = processor_ns(pid)
                 figures.constant.append(download(address, "/constant"))
+                figures.results_ns += between_ns - before_ns
+                figures.constant_ns += processor_ns(pid) - between_ns
                 alone_s += [times.recv() for _ in range(BESIDE_COMMITS_PER_S)][2:]
     watch.stop()
     for figures in sides:
