@@ -27,8 +27,9 @@ def simulated(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     process.wait()
 
 
+@pytest.mark.parametrize("killed", ["the command", "every process"])
 def test_the_examples_run_through_a_kill_at_a_random_moment(
-    start: Start, simulated: tuple[str, Path], tmp_path: Path
+    start: Start, simulated: tuple[str, Path], tmp_path: Path, killed: str
 ) -> None:
     url, log = simulated
     lines = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.jsonl"))]
@@ -38,11 +39,14 @@ def test_the_examples_run_through_a_kill_at_a_random_moment(
     run = start(*flags)
     enough = random.randint(1, count - IN_FLIGHT)
     until(lambda: length(log) >= enough or run.process.poll() is not None)
-    run.kill()
+    if killed == "every process":
+        run.kill_all(tmp_path / "out.jsonl.lowtide")
+    else:
+        run.kill()
     again = start(*flags)
     assert again.status() == 0, again.said
     named = [line.split(b'"')[3].decode() for line in (tmp_path / "in.jsonl").read_bytes().splitlines()]
     assert results(tmp_path / "out.jsonl") == [(name, "succeeded") for name in named]
     repeated = length(log) - count
-    print(f"killed after {enough} of {count} calls; repeated upstream calls: {repeated}")
+    print(f"{killed} killed after {enough} of {count} calls; repeated upstream calls: {repeated}")
     assert 0 <= repeated <= 2 * IN_FLIGHT

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ QUICK = {
     "LOWTIDE_WORKER__LEASE_S": "2",
     "LOWTIDE_WORKER__COMMIT_INTERVAL_S": "0.1",
     "LOWTIDE_WORKER__IDLE_POLL_S": "0.1",
-    "LOWTIDE_ENGINE__THREADS": "1",
+    "LOWTIDE_ENGINE__THREADS_MAX": "1",
 }
 
 
@@ -107,6 +108,14 @@ class Run:
         """Kill the process that was started, not its children."""
         self.process.kill()
         self.process.wait()
+
+    def kill_all(self, state: Path) -> None:
+        """Kill the process and every child that it ever started, as a power cut would."""
+        self.kill()
+        for line in (state / "run.log").read_text(encoding="utf-8").splitlines():
+            if '"child.started"' in line:
+                with suppress(ProcessLookupError):
+                    os.kill(json.loads(line)["pid"], signal.SIGKILL)
 
 
 Start = Callable[..., Run]

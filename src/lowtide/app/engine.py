@@ -78,7 +78,7 @@ def engine_in(settings: Settings) -> Iterator[Settings]:
             name=NAME,
             url=f"http://127.0.0.1:{port}",
             key_env=KEY_VARIABLE,
-            in_flight_max=settings.engine.slots,
+            in_flight_max=settings.engine.in_flight_max,
         )
         try:
             yield settings.model_copy(

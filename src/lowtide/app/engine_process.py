@@ -57,11 +57,11 @@ def parameters(params: Any, settings: Settings) -> Any:
     params.port = engine_port(settings)
     params.reuse_port = True
     params.api_keys = [engine_key(os.environ)]
-    params.n_parallel = engine.slots
-    params.n_ctx = engine.slots * engine.context_tokens
-    params.n_gpu_layers = engine.gpu_layers
-    if engine.threads:
-        params.cpuparams.n_threads = engine.threads
+    params.n_parallel = engine.in_flight_max
+    params.n_ctx = engine.in_flight_max * engine.context_tokens_max
+    params.n_gpu_layers = engine.gpu_layers_max
+    if engine.threads_max:
+        params.cpuparams.n_threads = engine.threads_max
     params.cache_ram_mib = 0  # slots keep their prefixes, and requests that share one come one after the other
     params.endpoint_metrics = True
     params.endpoint_slots = False

@@ -223,14 +223,14 @@ class EngineSection(Section):
     """The embedded engine: llama.cpp, which `pip install 'lowtide[gguf]'` installs, on one model file."""
 
     gguf: Path | None = Field(default=None, description="The model file to serve, as `--gguf`; none starts no engine.")
-    slots: int = Field(default=8, ge=1, le=256, description="Requests that run on it at once.")
-    context_tokens: int = Field(
+    in_flight_max: int = Field(default=8, ge=1, le=256, description="Requests that run on it at once: its slots.")
+    context_tokens_max: int = Field(
         default=8192, ge=16, description="Tokens of prompt and reply that one request may have; memory goes with it."
     )
-    gpu_layers: int = Field(
+    gpu_layers_max: int = Field(
         default=-1, ge=-1, description="Layers of the model that go to a GPU; -1 lets llama.cpp choose."
     )
-    threads: int = Field(default=0, ge=0, description="Threads that it computes on; 0 lets llama.cpp choose.")
+    threads_max: int = Field(default=0, ge=0, description="Threads that it computes on; 0 lets llama.cpp choose.")
 
 
 class UpstreamSettings(Section):

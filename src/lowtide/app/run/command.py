@@ -33,6 +33,8 @@ from lowtide.domain.errors import SettingsError
 FOREVER_S: Final = 100 * 365 * 86_400
 """Nobody waits so long: batches of a run do not expire, and their results are kept until the state is removed."""
 LOG: Final = "run.log"
+SLOTS_MAX: Final = 256
+"""The most that llama.cpp runs at once."""
 _log = structlog.get_logger()
 
 
@@ -86,5 +88,5 @@ def _run(job: Job, settings: Settings, shown: Screen) -> int:
 def _with_in_flight(settings: Settings, in_flight: int) -> Settings:
     """Let so many requests run at once on each upstream, the embedded engine's slots included."""
     upstreams = tuple(one.model_copy(update={"in_flight_max": in_flight}) for one in settings.upstreams)
-    engine = settings.engine.model_copy(update={"slots": in_flight})
+    engine = settings.engine.model_copy(update={"in_flight_max": min(in_flight, SLOTS_MAX)})
     return settings.model_copy(update={"upstreams": upstreams, "engine": engine})

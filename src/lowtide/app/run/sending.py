@@ -16,7 +16,7 @@ from lowtide.domain.errors import ContractError, SettingsError
 from lowtide.domain.ids import DEFAULT_WORKSPACE
 from lowtide.intake.create import CreateCall
 
-_PIECE_BYTES: Final = 256 * 1024
+_PIECE_BYTES: Final = 64 * 1024
 _CREDENTIAL: Final = "run"
 
 
