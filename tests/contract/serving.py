@@ -223,7 +223,7 @@ class Served:
     ) -> Outcomes:
         data = await self.objects.read(chunk.request_key, chunk.offset, chunk.length)
         outcomes = Outcomes(chunk, {}, {})
-        for request in decode_requests(data, chunk.head_length, chunk.head_checksum, 0):
+        for request in decode_requests(data, chunk.head_length, chunk.head_checksum, chunk.resolved):
             if only is not None and request.custom_id not in only:
                 continue
             if request.custom_id in errored:
@@ -261,6 +261,7 @@ class Served:
             await self.store.close()
 
     async def _run(self, spool: Path, upstreams: Sequence[Upstream]) -> None:
+        self.live = Live(self.store, upstreams, self.clock, look_s=0.05)
         services = Services(
             store=self.store,
             access=self.store,
@@ -268,7 +269,7 @@ class Served:
             objects=self.objects,
             intake=Intake(self.store, self.objects, self.limits, spool),
             results=Results(self.store, self.objects),
-            live=Live(self.store, upstreams, self.clock, look_s=0.05),
+            live=self.live,
             upstreams=upstreams,
             clock=self.clock,
             limits=self.limits,

@@ -12,12 +12,15 @@ from sqlalchemy import Engine, event
 from lowtide.domain.outcomes import Outcome
 from lowtide.domain.times import DAY_US
 from lowtide.ports.metadata import Creation, Returned
+from lowtide.ports.report import Count, Report
 from support.steps import WORKSPACE, Steps, rest, some
 
 _MAY_SCAN = re.compile(
     r"VIRTUAL TABLE"  # rows that a statement brings along
-    r"|SCAN (session|upload|doomed|alembic_version|sums|anon_\d+)$"  # small for good: they hold what is under way
+    r"|SCAN (session|upload|doomed|held|alembic_version|sums|anon_\d+)( USING COVERING INDEX \w+)?$"  # small for good: they hold what is under way
+    r"|SCAN counter USING INDEX sqlite_autoindex_counter_1$"  # a row per name of the configuration
     r"|SCAN batch USING (COVERING )?INDEX ix_batch_(running|in_progress|canceling|merging)$"  # what is under way
+    r"|SCAN chunk USING (COVERING )?INDEX ix_chunk_(live|session)$"  # likewise
 )
 
 
@@ -42,7 +45,10 @@ async def _everything(steps: Steps) -> None:
     await store.open_chunks(backlog.batch_key, 0, 10)
     await store.open_chunks(backlog.batch_key, 0, 10, suspects=True)
     held = await steps.claim(session, one)
-    await store.heartbeat(session.id, [held[0].key])
+    await store.heartbeat(session.id, [held[0].key], Report(1, added=[Count("retries", (), 1)]))
+    await store.progress(WORKSPACE, one.id)
+    await store.workers()
+    await store.gauges()
     await steps.commit(session, [rest(held[0]), some(held[1], 1, closing=Outcome.ERRORED, closing_error=b"{}")])
     await store.give_back(session.id, [Returned(held[2].key, held[2].attempt)])
     await steps.claim(session, one)

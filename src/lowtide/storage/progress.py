@@ -74,10 +74,10 @@ QUEUE: Select[Any] = (
         func.count().label("chunks"),
         func.sum(chunk.c.size - chunk.c.succeeded - chunk.c.errored).label("requests"),
     )
-    .join(batch, batch.c.key == chunk.c.batch_key)
-    .where(batch.c.state != ENDED, chunk.c.state != CLOSED)
+    .where(chunk.c.state != CLOSED)
     .group_by(chunk.c.state)
 )
+"""Chunks of a batch that has ended are closed."""
 UPLOADS = select(func.count()).select_from(upload)
 DOOMED = select(func.count()).select_from(doomed)
 
