@@ -38,6 +38,8 @@ PLANTED = {
 """Kinds of syncs that a careless store would leave out. Each must be found out."""
 
 END_S = 60.0
+BACK_S = 40.0
+"""What a server has to come back, on a machine that does other things too."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def audit(recording: Recording, cut: Cut, folder: Path) -> Findings:
     before = recording.server
     server = Server(folder, seed=before.seed, upstream_port=before.upstream_port)
     try:
-        server.wait_ready(timeout_s=15)
+        server.wait_ready(timeout_s=BACK_S)
         deadline = time.monotonic() + END_S
         while any(batch["processing_status"] != "ended" for batch in all_batches(server.port)):
             if time.monotonic() > deadline:
@@ -117,7 +119,8 @@ def audit(recording: Recording, cut: Cut, folder: Path) -> Findings:
         return Audit(server.port, server.data, before.journal, before.calls, until=cut.at).run()
     except (TimeoutError, NoAnswer) as error:
         findings = Findings()
-        findings.blame("accepted-is-durable", f"the server did not come back: {error}")
+        said = server.log.read_text(encoding="utf-8", errors="replace")[-1500:]
+        findings.blame("accepted-is-durable", f"the server did not come back: {error}\n{said}")
         return findings
     finally:
         server.kill()
