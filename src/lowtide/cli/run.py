@@ -79,7 +79,10 @@ def run(  # noqa: PLR0913  # each argument is an option of the command
         fill=Fill(model=model, system=_text(system), max_tokens=max_tokens),
         order=_order(order),
         retry_failed=retry_failed,
+        expires=expire is not None,
     )
+    if key_env is not None and not upstream:
+        raise SettingsError("--key-env names the key of --upstream, which is missing; lowtide.toml names others' keys.")
     flags: dict[str, Any] = {}
     if upstream or gguf is not None:
         key = {} if key_env is None else {"key_env": key_env}

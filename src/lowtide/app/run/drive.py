@@ -176,8 +176,9 @@ class Drive:
         """Make the batches of the last round, in order, a little ahead of the work."""
         number = len(self.manifest.rounds) - 1
         one = self.manifest.rounds[number]
+        ahead = len(one.cuts) if self.job.expires else AHEAD_BATCHES
         for place, cut in enumerate(one.cuts):
-            while sum(other.batch is not None and not other.ended for other in one.cuts) >= AHEAD_BATCHES:
+            while sum(other.batch is not None and not other.ended for other in one.cuts) >= ahead:
                 self._room.clear()
                 await self._room.wait()
             if cut.batch is None:

@@ -1,5 +1,6 @@
 """What a person asks `lowtide run` for, as values: where from, where to, and what the lines may leave out."""
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -38,14 +39,18 @@ class Fill:
         return params
 
     def says(self) -> dict[str, str]:
-        """Return what decides about the requests, to be compared with that of an earlier run."""
-        given = {"--model": self.model, "--system": self.system, "--max-tokens": self.max_tokens}
+        """Return what decides about the requests, to be compared with that of an earlier run; a prompt by its digest."""
+        system = None if self.system is None else f"text {hashlib.sha256(self.system.encode()).hexdigest()[:12]}"
+        given = {"--model": self.model, "--system": system, "--max-tokens": self.max_tokens}
         return {flag: str(value) for flag, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run. `state` is the directory that remembers it; `order` is None where the earlier run's counts."""
+    """One run. `state` is the directory that remembers it; `order` is None where the earlier run's counts.
+
+    A run that `expires` makes all its batches at once, so that their time begins together.
+    """
 
     input: str
     output: Path
@@ -53,3 +58,4 @@ class Job:
     fill: Fill
     order: Order | None = None
     retry_failed: bool = False
+    expires: bool = False

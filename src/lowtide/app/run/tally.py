@@ -4,9 +4,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lowtide.api.services import Services
+from lowtide.api.standing import Reason, standing_still
 from lowtide.app.run.manifest import Cut
 from lowtide.app.run.sorting import batch_of
 from lowtide.domain.errors import ObjectMissing
@@ -14,7 +15,12 @@ from lowtide.domain.ids import DEFAULT_WORKSPACE
 from lowtide.domain.outcomes import Counts, Usage
 from lowtide.domain.states import BatchState
 
+if TYPE_CHECKING:
+    from lowtide.ports.live import Progress
+
 RATE_WINDOW_S: Final = 60.0
+_NO_NEWS: Final = {Reason.NO_WORKER, Reason.BEHIND_OTHER_BATCHES}
+"""A run starts its own workers, and its batches wait for each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Watch:
         self._services = services
         self._cuts = cuts
         self._settled: dict[str, tuple[Counts, Usage]] = {}
+        self._running: list[Progress] = []
         self._rate = Rate()
 
     async def look(self) -> Tally:
@@ -87,17 +94,22 @@ class Watch:
             if progress is None:
                 raise ObjectMissing(f"the batch {cut.batch} of this run is gone")
             if progress.batch.state is not BatchState.ENDED:
+                self._running.append(progress)
                 return progress.counts, progress.usage
             cut.ended = True
             self._settled[cut.batch] = progress.counts, progress.usage
         return self._settled[cut.batch]
 
     async def _trouble(self) -> str | None:
-        """Return what a worker says of an upstream in trouble, or of the store."""
-        for worker in await self._services.live.store.workers():
-            if worker.store_trouble:
-                return worker.store_trouble
-            for lane in worker.lanes:
-                if lane.trouble is not None:
-                    return f"{lane.upstream}: {lane.text or lane.trouble.replace('_', ' ')}"
+        """Return why a running batch stands still, unless it only waits for its turn."""
+        running, self._running = self._running, []
+        if running:
+            workers = await self._services.live.store.workers()
+            for progress in running:
+                standing = standing_still(progress, workers, self._serves)
+                if standing is not None and standing.reason not in _NO_NEWS:
+                    return standing.text
         return None
+
+    def _serves(self, upstream: str, model: str) -> bool:
+        return any(one.name == upstream and one.serves(model) for one in self._services.upstreams)
