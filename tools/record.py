@@ -116,8 +116,9 @@ def show(terminal: Terminal) -> None:
 
 def results(terminal: Terminal) -> None:
     """Results are followed, summed up, filtered, and asked of a batch that runs."""
-    terminal.type("lowtide batches create requests.jsonl --quiet > id")
-    terminal.type("lowtide batches results $(cat id); echo status $?")
+    terminal.type(
+        "lowtide batches create requests.jsonl --quiet > id; lowtide batches results $(cat id); echo status $?"
+    )
     terminal.finished("status 1")
     terminal.type("lowtide batches results $(cat id) --follow --output results.jsonl --summary")
     terminal.finished("tokens:")

@@ -59,7 +59,7 @@ def test_help_loads_neither_the_database_nor_the_server() -> None:
         "    command.main()\n"
         "except SystemExit:\n"
         "    pass\n"
-        "print({'sqlalchemy', 'uvicorn', 'starlette', 'pydantic', 'alembic', 'pycurl'} & set(sys.modules))\n"
+        "print({'sqlalchemy', 'uvicorn', 'starlette', 'pydantic', 'alembic', 'pycurl', 'rich', 'http.client', 'ssl'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n"), done.stdout

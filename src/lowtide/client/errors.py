@@ -32,7 +32,7 @@ class BrokenOff(ClientError):
 
 
 class Incomplete(ClientError):
-    """There are fewer or more results than requests; they are not taken for the whole."""
+    """There are not as many results as requests, so they are not taken for the whole."""
 
 
 class Unreadable(ClientError):

@@ -33,7 +33,8 @@ def _make(wanted: Wanted, source: Source, key: str | None, *, again: bool) -> Fo
     api, output = wanted.api, wanted.output
     greeting = api.greet()
     made = _send(api, source, key or _key(source, again=again), is_ours=greeting.is_ours)
-    existed = greeting.time_s is not None and made.batch.created_at.timestamp() < greeting.time_s
+    time_s = greeting.time_s if greeting.is_ours else None
+    existed = time_s is not None and made.batch.created_at.timestamp() < time_s
     if existed and key is None and not _is_there(api, made.batch.id):
         made, existed = _send(api, source, _key(source, again=True), is_ours=greeting.is_ours), False
     if existed:

@@ -12,7 +12,7 @@ from lowtide.cli.batches.connection import Wanted
 from lowtide.cli.batches.statuses import OK
 from lowtide.cli.batches.summary import Summary, read_line
 from lowtide.client.download import Sink, download
-from lowtide.client.errors import ClientError, Refused, Unusable
+from lowtide.client.errors import ClientError, Incomplete, Unusable
 from lowtide.client.following import follow
 from lowtide.client.sinks import LineSink, PartFile, part_of
 from lowtide.client.watching import Deadline
@@ -132,9 +132,9 @@ def _fill(wanted: Wanted, request: Request, sink: Sink) -> None:
 
 
 def _total(wanted: Wanted, request: Request) -> int:
-    """Return how many lines there must be; raises Refused while there are none to have."""
+    """Return how many lines there must be; raises Incomplete while there are not all to have."""
     found, _ = wanted.api.batch(request.batch_id)
     if not found.batch.has_ended and not request.follow:
         text = f"{request.batch_id} has not ended. Watch it (lowtide batches watch), or get what comes with --follow."
-        raise Refused(404, text, None)
+        raise Incomplete(text)
     return found.batch.request_counts.total

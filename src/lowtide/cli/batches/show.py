@@ -39,7 +39,7 @@ def _print(batch: BatchShape) -> None:
     rows.add_row("requests", requests(batch.request_counts))
     rows.add_row("created", f"{local(batch.created_at)}, {duration(ago_s(batch.created_at))} ago")
     if batch.ended_at is None:
-        rows.add_row("expires", f"{local(batch.expires_at)}, {expiry(batch)}")
+        rows.add_row("expires", f"{local(batch.expires_at)}, {expiry(batch).removeprefix('expires ')}")
     else:
         rows.add_row("ended", f"{local(batch.ended_at)}, {expiry(batch)}")
     standing = None
