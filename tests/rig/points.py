@@ -24,6 +24,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.rig import access
 from tests.rig.api import NoAnswer, call
 from tests.rig.auditor import Audit, Findings
 from tests.rig.client import Client, make_requests
@@ -153,6 +154,8 @@ def walk(case: Case, folder: Path, seed: int) -> Findings:
         "LOWTIDE_FAULTS_TAKEN": str(folder / "taken"),
         "LOWTIDE_FAULT_HANG_S": str(3 * LEASE_S),
     }
+    if case.point == access.POINT:
+        return access.walk(case.armed, more, folder)
     server = Server(folder, lease_s=LEASE_S, seed=seed, delay_s=(0.1, 0.4), more=more)
     findings = Findings()
     try:

@@ -29,7 +29,7 @@ def prepare(data: Path) -> Path:
     path = data.expanduser().absolute()
     trial = path / f".trial-{os.getpid()}"
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts and replies: for nobody else's eyes
         trial.write_bytes(b"1")
         trial.unlink()
     except OSError as error:
