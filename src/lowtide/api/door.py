@@ -5,16 +5,19 @@ whoever is unknown learns no more than that. What the door found out is left in 
 """
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 
 from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from lowtide.api.call import Call
-from lowtide.api.credentials import Caller, Credentials
+from lowtide.api.credentials import RECHECK_S, Caller, Credentials
 from lowtide.api.services import Services
-from lowtide.domain.errors import InvalidRequest, RateLimited
+from lowtide.domain.errors import InvalidRequest, RateLimited, StorageError
 from lowtide.domain.keys import Scope
 
 Handler = Callable[[Request, Services], Awaitable[ASGIApp]]
@@ -35,7 +38,8 @@ class Door:
             caller = await self.admit(request, services, scopes)
             if versioned and "anthropic-version" not in request.headers:
                 raise InvalidRequest("anthropic-version: header is required")
-            return await operation(Call(request.state.request_id, request, caller, services))
+            answer = await operation(Call(request.state.request_id, request, caller, services))
+            return _WhileValid(answer, lambda: self._credentials.identify(request.headers))
 
         return handle
 
@@ -57,6 +61,31 @@ class Door:
         await _count(request, services, caller)
         caller.require(*scopes)
         return caller
+
+
+class _WhileValid:
+    """An answer that goes on for as long as its caller may call.
+
+    A download or a stream of events may outlive the key that began it: before more of it is sent, the key is judged again.
+    A store that does not answer ends nothing that it once allowed.
+    """
+
+    def __init__(self, answer: ASGIApp, judge: Callable[[], Awaitable[Caller]]) -> None:
+        self._answer = answer
+        self._judge = judge
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        judged_s = time.monotonic()
+
+        async def send_if_valid(message: Message) -> None:
+            nonlocal judged_s
+            if time.monotonic() - judged_s >= RECHECK_S:
+                with suppress(StorageError):
+                    await self._judge()
+                judged_s = time.monotonic()
+            await send(message)
+
+        await self._answer(scope, receive, send_if_valid)
 
 
 async def _count(request: Request, services: Services, caller: Caller) -> None:
