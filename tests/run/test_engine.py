@@ -15,6 +15,9 @@ from support.runs import QUICK, Start, length, results, write_prompts
 from support.serving import Served, until
 from support.tiny_gguf import write_model
 
+EXAMPLES = Path(__file__).parents[2] / "examples/conversations.jsonl"
+TOKENS = 24
+
 
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,19 +46,25 @@ def test_a_damaged_model_ends_the_run_with_2(start: Start, gguf: Path, tmp_path:
     assert f"llama.cpp cannot load {tmp_path / 'cut.gguf'}" in run.said
 
 
-def test_a_run_on_a_model_file_that_is_killed_goes_on(start: Start, gguf: Path, tmp_path: Path) -> None:
-    write_prompts(tmp_path / "in.jsonl", [f"Tell me of the number {number}." for number in range(60)])
-    flags = ("in.jsonl", "--gguf", str(gguf), "--model", "tiny", "--max-tokens", "64", "--order", "finish")
+def test_examples_on_a_model_file_run_through_a_kill_at_a_random_moment(
+    start: Start, gguf: Path, tmp_path: Path
+) -> None:
+    items = [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
+    short = [{**item, "params": {**item["params"], "max_tokens": TOKENS}} for item in items]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(item) + "\n" for item in short), encoding="utf-8")
+    flags = ("in.jsonl", "--gguf", str(gguf), "--order", "finish")
     out = tmp_path / "in.results.jsonl"
     run = start(*flags)
-    enough = random.randint(1, 50)
+    enough = random.randint(1, len(items) * 3 // 4)
     until(lambda: length(out) >= enough)
     run.kill()
     again = start(*flags)
     assert again.status() == 0, again.said
-    assert sorted(results(out)) == sorted((f"p{number}", "succeeded") for number in range(60))
+    assert sorted(results(out)) == sorted((item["custom_id"], "succeeded") for item in items)
     message = json.loads(out.read_text(encoding="utf-8").splitlines()[0])["result"]["message"]
-    assert message["usage"]["output_tokens"] == 64
+    assert message["usage"]["output_tokens"] == TOKENS
+    told = [line for line in again.said.splitlines() if "made again" in line]
+    print(f"killed after {enough} of {len(items)} results; {''.join(told) or 'no repeated upstream call is known'}")
 
 
 def test_a_server_on_a_model_file_lists_it_and_outlives_the_engines_death(gguf: Path, tmp_path: Path) -> None:
