@@ -175,12 +175,6 @@ def test_without_an_upstream_it_says_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_an_address_beyond_loopback_is_refused(tmp_path: Path, upstream: Upstream) -> None:
-    said = refused("--data", str(tmp_path / "data"), "--host", "0.0.0.0", "--upstream", upstream.url)
-    assert said.startswith('lowtide: The setting host is "0.0.0.0", but it should be a loopback address')
-    assert said.count("\n") == 1
-
-
 def test_a_port_in_use_is_named(tmp_path: Path, upstream: Upstream) -> None:
     port = str(upstream.server_address[1])
     said = refused("--data", str(tmp_path / "data"), "--port", port, "--upstream", upstream.url)

@@ -49,6 +49,8 @@ _TAIL = """
 | variable | what it does |
 |---|---|
 | `LOWTIDE_CONFIG` | the file to read, as `--config` |
+| `LOWTIDE_URL` | the server that the client commands call, as `--url` |
+| `LOWTIDE_API_KEY` | the key with which the client commands call; without it `ANTHROPIC_API_KEY` |
 | `LOWTIDE_FAULTS` | arms fault points, for tests: see [fault points](fault-points.md) |
 | `LOWTIDE_FAULT_HANG_S` | how long an armed hang lasts, in seconds |
 | `LOWTIDE_FAULTS_TAKEN` | the file in which fault points note that they were set off |
