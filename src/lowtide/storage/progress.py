@@ -1,8 +1,9 @@
 """How far batches are, which workers live, and the whole store at a glance: reads that decide nothing.
 
 A running batch's counts are sums over its chunks, read by index: about 3,000 rows for 100,000 requests, some ten
-milliseconds, and nothing that every commit would have to keep up to date. Its rate comes from the commits of the last minutes, so that whoever asks first, or asks another process, is
-told the same. Invariant workspace-walls: the workspace stands in the statement that finds the batch.
+milliseconds, and nothing that every commit would have to keep up to date. Its rate comes from the commits of the last
+minutes, so that whoever asks first, or asks another process, is told the same. Invariant workspace-walls: the workspace
+stands in the statement that finds the batch.
 """
 
 from collections.abc import Sequence
