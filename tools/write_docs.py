@@ -1,4 +1,4 @@
-"""Write the pages of `docs/` that come from the code: the states, the fault points and the settings.
+"""Write the pages of `docs/` that come from the code: states, fault points, settings, metrics and commands.
 
 `python tools/write_docs.py` writes them; with `--check` it only says which differ, and fails. The pages are never
 edited by hand, so the table in `lowtide.domain.states` and the registry in `lowtide.faults` stay the one source.
@@ -10,11 +10,16 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
+
+import typer
+import typer.core
 
 import lowtide
 from lowtide import faults
 from lowtide.api.metrics import METRICS
 from lowtide.app import reference
+from lowtide.cli.main import app
 from lowtide.domain.states import (
     BATCH_TRANSITIONS,
     CHUNK_TRANSITIONS,
@@ -27,6 +32,7 @@ from lowtide.domain.states import (
 )
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+WIDTH = 100
 GENERATED = "<!-- Written by tools/write_docs.py from {source}; run `make docs` after a change there. -->\n"
 
 
@@ -174,11 +180,44 @@ names of the configuration or of the code: no model, batch or workspace of a cli
 {table(["metric", "kind", "labels", "what it says"], rows)}"""
 
 
+def helps(command: Any, name: str, parent: Any = None) -> Iterator[tuple[str, str]]:
+    """Yield each command and its help as `--help` prints it, in the order of the code, groups before their commands."""
+    widths = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    context = command.context_class(command, parent, info_name=name, **widths, **command.context_settings)
+    yield context.command_path, command.get_help(context)
+    if isinstance(command, typer.core.TyperGroup):
+        for each in command.list_commands(context):
+            yield from helps(command.get_command(context, each), each, context)
+
+
+def commands_page() -> str:
+    """Return `docs/reference/commands.md`."""
+    found = helps(typer.main.get_command(app), "lowtide")
+    sections = "\n".join(f"## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, text in found)
+    return f"""# Commands
+
+{GENERATED.format(source="the commands in `src/lowtide/cli`")}
+What `--help` prints, command by command. A default stands in brackets. Settings that have no flag, and the
+variables and the file that set them, are on the page of [settings](../settings.md).
+
+Exit statuses, of every command unless its own text says otherwise:
+
+| status | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | it failed, or something did not succeed |
+| 2 | a flag, a setting or the input is wrong; one sentence on standard error says what to do |
+| 130 | interrupted |
+
+{sections}"""
+
+
 PAGES = {
     "states.md": states_page,
     "fault-points.md": fault_points_page,
     "settings.md": settings_page,
     "metrics.md": metrics_page,
+    "reference/commands.md": commands_page,
 }
 
 

@@ -1,0 +1,43 @@
+"""Every example of the manual does what its page says, on real processes."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from docs.manual import ROOT, Block, blocks, pages, pieces
+from docs.session import Session
+
+FOLLOWED = [page for page in pages() if any({"run", "serve"} & set(block.marks) for block in blocks(page))]
+AT_ONCE = 2
+
+
+@pytest.fixture(scope="module")
+def followed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[Path, Future[None]]]:
+    """The pages that were chosen, being followed two at a time: most of each is waiting for a process."""
+    ours = [item for item in request.session.items if item.path == Path(__file__)]
+    chosen = [item.callspec.params["page"] for item in ours if isinstance(item, pytest.Function)]
+    with ThreadPoolExecutor(AT_ONCE) as readers:
+        yield {page: readers.submit(follow, page, tmp_path_factory.mktemp(page.stem)) for page in chosen}
+
+
+def follow(page: Path, directory: Path) -> None:
+    """Do what a page says, piece by piece."""
+    session = Session(directory)
+    try:
+        for piece in pieces(page):
+            try:
+                session.follow(piece)
+            except AssertionError as error:
+                line = piece.line if isinstance(piece, Block) else "an order"
+                raise AssertionError(f"{page.name}, {line}: {error}") from error
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("page", FOLLOWED, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_who_follows_the_page_gets_what_it_says(page: Path, followed: Mapping[Path, Future[None]]) -> None:
+    followed[page].result()
