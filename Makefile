@@ -37,7 +37,7 @@ demo: $(READY) ## run a real batch of 1,000 requests and kill a worker in the mi
 	$(BIN)/python examples/demo.py
 
 test: node lint ## lint, then every test that takes seconds
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" --numprocesses auto --dist loadfile
 
 lint: $(READY) ## format, rules, types and layers
 	$(BIN)/ruff format --check $(PATHS)
