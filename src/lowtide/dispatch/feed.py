@@ -8,6 +8,7 @@ ends a worker or its upstream can be told from its neighbours.
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -36,6 +37,16 @@ PROFILE_HEADER = "anthropic-user-profile-id"
 FED = point("dispatch.feed", "claimed chunks are read and their requests wait for a lane")
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What the requests of one chunk, all of one model, have in common."""
+
+    route: frozenset[str]
+    fetches_urls: bool
+    profile: str | None
+    allowed: bool
 
 
 class Feeder:
@@ -225,18 +236,19 @@ class Feeder:
 
     def _feed_one(self, hold: Hold, data: bytes) -> None:
         claimed = hold.claimed
-        route = self._lanes.route(claimed.model)
         try:
             requests = decode_requests(data, claimed.head_length, claimed.head_checksum, claimed.resolved)
         except ObjectDamaged as error:
             self._close_damaged(hold, error)
             return
+        terms = self._terms(claimed)
         condemned = set(bits(claimed.condemned))
         ready: list[Pending] = []
         for request in requests:
             if request.index in condemned:
                 self._refuse(hold, request, ErrorType.API, CONDEMNED)
-            elif (pending := self._check(hold, request, route)) is not None:
+            elif self._passes(hold, request, terms):
+                pending = Pending(hold, request.index, request.custom_id, request.params, terms.route)
                 self._holds.expect(pending)
                 ready.append(pending)
         if hold.complete:
@@ -247,20 +259,27 @@ class Feeder:
         elif ready and not hold.fresh:
             self._lanes.put(ready[0])
 
-    def _check(self, hold: Hold, request: Request, route: frozenset[str]) -> Pending | None:
-        """Return the request ready to be sent, or None when it came to its result here."""
-        profile = hold.claimed.headers.get(PROFILE_HEADER)
-        checked = check_params(request.params, fetches_urls=self._lanes.fetches_urls(route), profile=profile)
+    def _terms(self, claimed: Claimed) -> "_Terms":
+        route = self._lanes.route(claimed.model)
+        return _Terms(
+            route,
+            fetches_urls=self._lanes.fetches_urls(route),
+            profile=claimed.headers.get(PROFILE_HEADER),
+            allowed=allows(claimed.models, claimed.model),
+        )
+
+    def _passes(self, hold: Hold, request: Request, terms: "_Terms") -> bool:
+        """Tell whether a request may be sent; one that may not comes to its result here."""
+        checked = check_params(request.params, fetches_urls=terms.fetches_urls, profile=terms.profile)
         if isinstance(checked, Refusal):
             self._refuse(hold, request, checked.error_type, checked.message)
-            return None
-        if not allows(hold.claimed.models, checked.model):
+        elif not terms.allowed:
             self._refuse(hold, request, ErrorType.PERMISSION, f"This API key may not use the model {checked.model}")
-            return None
-        if not route:
+        elif not terms.route:
             self._refuse(hold, request, ErrorType.NOT_FOUND, f"model: {hold.claimed.model}")
-            return None
-        return Pending(hold, request.index, request.custom_id, request.params, route)
+        else:
+            return True
+        return False
 
     def _refuse(self, hold: Hold, request: Request, error_type: ErrorType, message: str) -> None:
         self._holds.finish(hold, request.index, refusal_line(request.custom_id, error_type, message), None)
