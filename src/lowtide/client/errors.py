@@ -4,6 +4,7 @@ ClientError
 ├── Unusable      what was given cannot be used: a URL, a key, a line of the input
 ├── Unreachable   no connection, or none of the time that it was given
 ├── BrokenOff     the connection broke before the answer was whole
+├── TimedOut      a batch has not ended in the time that was given (`watching`)
 ├── Incomplete    results are missing: the batch runs, or the file has not all lines
 ├── Unreadable    an answer that is none of this API
 └── Refused       the server's own error: status, text, request id

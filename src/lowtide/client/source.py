@@ -20,7 +20,6 @@ from lowtide.client.errors import Unusable
 from lowtide.client.exchange import BLOCK_BYTES, Upload
 
 _HEAD, _COMMA, _TAIL = b'{"requests":[', b",", b"]}"
-_SHOWN_CHARS_MAX = 120
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):

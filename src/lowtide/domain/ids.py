@@ -22,7 +22,6 @@ DEFAULT_WORKSPACE = "wrkspc_01DefauLtWorkspace111111"
 ORGANIZATION = "00000000-0000-4000-8000-000000000000"
 """What `anthropic-organization-id` says: a Lowtide is one organization."""
 
-BATCH_PATTERN = re.compile(r"msgbatch_[0-9A-Za-z]{1,64}")
 CUSTOM_ID_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 

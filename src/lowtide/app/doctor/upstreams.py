@@ -16,7 +16,6 @@ from lowtide.upstreams.messages import MessagesUpstream
 
 WITHIN_S: Final = 10.0
 SLOW_S: Final = 2.0
-_HEADERS: Final = {"anthropic-version": "2023-06-01"}
 _SHOWN_MAX: Final = 5
 
 
@@ -41,7 +40,7 @@ async def check_upstreams(settings: Settings) -> AsyncIterator[Finding]:
 async def _look(subject: str, given: UpstreamSettings, upstream: Upstream) -> AsyncIterator[Finding]:
     began_s = time.perf_counter()
     try:
-        reply = await upstream.send(b"{}", _HEADERS, WITHIN_S)
+        reply = await upstream.send(b"{}", {}, WITHIN_S)
     except UpstreamUnreachable as error:
         yield fail(subject, str(error), f"Start the server, or correct its url ({given.url}).")
         return

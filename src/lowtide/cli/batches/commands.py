@@ -96,7 +96,7 @@ def watch(wanted: Wanted, *, batch_id: BatchId, timeout: Timeout = None) -> int:
 
     The status is 0 if every request succeeded, else 4.
     """
-    from lowtide.cli.batches.watch import watch as work  # noqa: PLC0415 loaded when the command runs
+    from lowtide.cli.batches.watch import watch_to_the_end as work  # noqa: PLC0415 loaded when the command runs
 
     return work(wanted, batch_id, timeout)
 

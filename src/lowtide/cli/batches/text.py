@@ -1,7 +1,7 @@
 """How batches read for a person: counts, durations and moments, in words."""
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 from lowtide.client.shapes import BatchShape, Live
 from lowtide.domain.outcomes import Counts
@@ -31,11 +31,6 @@ def ago_s(moment: datetime) -> float:
 def local(moment: datetime) -> str:
     """Return a moment in this machine's time zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def utc(moment: datetime) -> str:
-    """Return a moment that means the same to every reader of a log."""
-    return moment.astimezone(UTC).strftime("%H:%M:%SZ")
 
 
 def status(batch: BatchShape) -> str:

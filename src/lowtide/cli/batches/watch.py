@@ -19,11 +19,6 @@ LINE_EVERY_S = 10.0
 Shown = Callable[[Found], None]
 
 
-def watch(wanted: Wanted, batch_id: str, timeout_s: float | None) -> int:
-    """Watch a batch until it has ended."""
-    return watch_to_the_end(wanted, batch_id, timeout_s)
-
-
 def watch_to_the_end(wanted: Wanted, batch_id: str, timeout_s: float | None) -> int:
     """Show a batch until it has ended, sum it up and return the status that tells whether all succeeded."""
     deadline, last = Deadline.within(timeout_s), None
