@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lowtide.app.compose import opened_store
-from lowtide.app.directory import prepare
+from lowtide.app.directory import DATABASE, prepare
 from lowtide.app.load import load
 from lowtide.app.settings import Settings
 from lowtide.domain.errors import SettingsError, StorageError
@@ -100,6 +100,6 @@ async def _do(settings: Settings, work: Callable[[AccessStore], Awaitable[Value]
 
 def _existing(settings: Settings) -> Path:
     data = settings.data.expanduser().absolute()
-    if not (data / "lowtide.db").exists():
+    if not (data / DATABASE).exists():
         raise SettingsError(f"There is no Lowtide in {data}; name the data directory of a server with --data.")
     return data

@@ -12,7 +12,7 @@ from pathlib import Path
 from lowtide.api.rates import Buckets
 from lowtide.api.services import Services
 from lowtide.api.watch import Live
-from lowtide.app.directory import empty_spool
+from lowtide.app.directory import DATABASE, empty_spool
 from lowtide.app.settings import Settings, UpstreamSettings
 from lowtide.dispatch.settings import WorkerSettings
 from lowtide.dispatch.worker import Worker
@@ -36,7 +36,7 @@ CLOCK: Clock = SystemClock()
 @asynccontextmanager
 async def opened_store(settings: Settings) -> AsyncIterator[Store]:
     """Open the database, migrated to what this code knows, and close it at the end."""
-    store = SqliteStore(settings.data / "lowtide.db", CLOCK)
+    store = SqliteStore(settings.data / DATABASE, CLOCK)
     await store.open()
     try:
         yield store

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from lowtide.domain.errors import SettingsError
 
+DATABASE = "lowtide.db"
+"""The file of the database in DIR."""
+
 ORPHAN_WAIT_S = 20.0
 """How long to wait for the API process of a server that was killed; it goes within its own grace."""
 _POLL_S = 0.05

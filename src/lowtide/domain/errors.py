@@ -15,6 +15,7 @@
 Texts and types: `message-batches-api.md`, sections 4 and 10.
 """
 
+import errno
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -142,6 +143,10 @@ class StorageError(LowtideError):
 
 class StoreUnavailable(StorageError):
     """The database cannot be reached or stays locked; nothing was decided, the operation may be repeated."""
+
+
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What the system says of a disk that takes no more bytes; it becomes StoreFull."""
 
 
 class StoreFull(StoreUnavailable):

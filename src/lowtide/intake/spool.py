@@ -7,7 +7,6 @@ The file is not synced: nothing is promised before the requests object is. Who c
 """
 
 import asyncio
-import errno
 import hashlib
 import os
 import threading
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from lowtide.domain.errors import Overloaded, StoreFull, TooLarge, TooSlow
+from lowtide.domain.errors import FULL_ERRNOS, Overloaded, StoreFull, TooLarge, TooSlow
 from lowtide.intake.decoding import Decoder
 
 _BATCH_BYTES = 1 << 20
@@ -88,7 +87,7 @@ class _File:
             while rest:
                 rest = rest[os.write(self.fd, rest) :]
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+            if error.errno in FULL_ERRNOS:
                 raise StoreFull(os.strerror(error.errno)) from error
             raise
 

@@ -5,7 +5,6 @@ file's bytes are on disk when `write` returns; while it writes, a thread already
 would otherwise stand idle until the end.
 """
 
-import errno
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import Self
 
 from lowtide.domain.checksum import checksum, checksum_of
 from lowtide.domain.chunks import encode_head
-from lowtide.domain.errors import StoreFull
+from lowtide.domain.errors import FULL_ERRNOS, StoreFull
 from lowtide.intake.plan import PlannedChunk
 from lowtide.intake.split import Split
 from lowtide.ports.metadata import NewChunk
@@ -31,7 +30,7 @@ def write(path: Path, requests: Split, planned: Iterable[PlannedChunk]) -> list[
         with _Writer(file) as writer:
             return [_write_chunk(writer, requests, chunk) for chunk in planned]
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+        if error.errno in FULL_ERRNOS:
             raise StoreFull(os.strerror(error.errno)) from error
         raise
     finally:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lowtide import faults
-from lowtide.domain.errors import ObjectDamaged, ObjectExists, ObjectMissing, StorageError, StoreFull
+from lowtide.domain.errors import FULL_ERRNOS, ObjectDamaged, ObjectExists, ObjectMissing, StorageError, StoreFull
 from lowtide.faults import FaultError
 from lowtide.ports.objects import ObjectRange, StoredObject
 
@@ -31,7 +31,7 @@ SYNC_FOLDER = faults.point("objects.sync_folder", "the folder that holds an obje
 DELETE = faults.point("objects.delete", "an object is removed")
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+_FULL_ERRNOS = FULL_ERRNOS | {errno.EFBIG}
 _COMPARED_BYTES = 1 << 20
 _LISTED_AT_ONCE = 256
 _UNFINISHED = ".put-"
@@ -210,7 +210,7 @@ def _translating(work: Callable[[], _T]) -> _T:
     except FaultError as error:
         raise StorageError(str(error)) from error
     except OSError as error:
-        if error.errno in _FULL_ERRORS:
+        if error.errno in _FULL_ERRNOS:
             raise StoreFull(f"the object store takes no more: {error.strerror}") from error
         raise StorageError(f"the object store cannot be used: {error.strerror}") from error
 

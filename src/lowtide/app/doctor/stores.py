@@ -4,17 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from lowtide.app.compose import objects_of
+from lowtide.app.directory import DATABASE
 from lowtide.app.doctor.findings import Finding, fail, ok, warn
 from lowtide.app.settings import Settings
 from lowtide.domain.errors import StorageError
 from lowtide.storage.inspection import inspect
 
-FILE = "lowtide.db"
-
 
 async def check_database(settings: Settings) -> AsyncIterator[Finding]:
     """Look at the database as it is; it is not migrated here."""
-    path = settings.data / FILE
+    path = settings.data / DATABASE
     if not path.exists():
         yield ok("database", "none yet; it is made at the first start")
         return
