@@ -39,6 +39,7 @@ class Session:
         self._ports: dict[str, str] = {}
         self._servers: list[subprocess.Popen[bytes]] = []
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOWTIDE_", "ANTHROPIC_"))}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)  # dozens of commands would each compile what they import
         self._environ = kept | QUICK | {"PATH": f"{BIN}:{kept['PATH']}", "HOME": str(directory), "COLUMNS": "120"}
 
     def follow(self, piece: Block | Order) -> None:
