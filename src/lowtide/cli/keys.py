@@ -54,7 +54,10 @@ def create(  # noqa: PLR0913  # each argument is an option of the command
     workspace: Annotated[str, typer.Option(metavar="NAME", help="The workspace that it belongs to.")] = "default",
     name: Annotated[str, typer.Option(metavar="NAME", help="What lists and logs call it.")] = "key",
     scope: Annotated[
-        list[Scope] | None, typer.Option(help="What it may be used for; may repeat. [batches and messages]")
+        list[Scope] | None,
+        typer.Option(
+            metavar="batches|messages|admin", help="What it may be used for; may repeat. [batches and messages]"
+        ),
     ] = None,
     expires: Annotated[
         str, typer.Option(metavar="TIME", help="When it stops working: 30m, 12h, 90d, 8w or never.")
