@@ -1,4 +1,4 @@
-"""The hostile bodies of `reliability.md`, R11: each is refused with a clear error, at bounded memory and CPU time.
+"""Hostile bodies: each is refused with a clear error, at bounded memory and CPU time.
 
 Each goes the way of a real create, from the stream through the spool to a child, while anonymous memory of this process
 and its children is sampled. The suite sends an eighth of the full size; `pytest -m long tests/intake` sends it all.

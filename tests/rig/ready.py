@@ -1,4 +1,4 @@
-"""How soon a killed server answers again while a million requests are open (R10), and a dead worker's chunks are free.
+"""How soon a killed server answers again while a million requests are open, and a dead worker's chunks are free.
 
 `python -m tests.rig.ready --requests 1000000`. Batches are made of small requests and nothing runs them, so that all of
 them stay open; the whole server is then killed and started again, several times, and `/readyz` is asked until it says 200.

@@ -1,4 +1,4 @@
-"""R8 over real sockets: whatever an upstream does, a call ends in its right class and its neighbours are unharmed."""
+"""Over real sockets: whatever an upstream does, a call ends in its right class and its neighbours are unharmed."""
 
 import asyncio
 import gzip

@@ -77,7 +77,7 @@ async def delete(call: Call) -> Response:
 async def find(call: Call) -> Batch:
     """Return the batch that the path names, noting that this credential knows it; raises NotFound.
 
-    Noted before the answer: from then on a create with the same body is a wish of its own (`protocol.md`, section 7).
+    Noted before the answer: from then on a create with the same body is a wish of its own (`docs/semantics.md`, "Create").
     """
     store, caller = call.services.store, call.caller
     batch = _present(call, await store.get_batch(caller.workspace, call.batch_id))

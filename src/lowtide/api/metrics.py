@@ -2,7 +2,7 @@
 
 Figures of the whole store come from the store itself, so that every API process says the same and no counter goes back
 when a worker dies; this process adds its own calls. Labels are names of the configuration or of the code, never a
-client's model, batch or workspace (R15, and so that series stay few).
+client's model, batch or workspace (so that none of theirs is told, and series stay few).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

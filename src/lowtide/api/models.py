@@ -1,7 +1,7 @@
 """`GET /v1/models` and `GET /v1/models/{id}`: what all upstreams list, each name once, newest first.
 
 An alias is listed beside them, unless it has a wildcard. An upstream that cannot be asked is left out of a listing. A
-single model is unknown only if every upstream that could have it has answered (`design.md`): one that is down makes the
+single model is unknown only if every upstream that could have it has answered: one that is down makes the
 answer 529, not 404. What a key may not use is not there for it.
 """
 

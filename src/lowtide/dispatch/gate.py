@@ -1,7 +1,7 @@
 """The gate: how many tries may be in flight to one upstream.
 
-A fixed limit so far, in a module of its own because the limit will become adaptive and shared by all workers
-(`design.md`, "The gate belongs to the replica"). Invariant: `in_flight` never passes `limit`.
+A fixed limit so far, in a module of its own because the limit will become adaptive, and belong to the replica: shared by
+all workers. Invariant: `in_flight` never passes `limit`.
 """
 
 

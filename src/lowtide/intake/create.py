@@ -3,7 +3,8 @@
 The order is the promise (accepted-is-durable): the body is read and judged; a row says that an object is coming; the
 object is put and synced; one transaction stores batch and chunks and takes the row away. Only then does `create`
 return. Whatever fails on the way leaves no file in the spool, and at most an object that its upload's row names, which
-upkeep removes. A credential reaches nothing but its digest in `Creation`. Creating once: `protocol.md`, section 7.
+upkeep removes. A credential reaches nothing but its digest in `Creation`. Creating once:
+`docs/semantics.md`, "Create".
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Time as the services and drivers see it, so that tests can turn it.
 
-Invariant one-clock: `wall_us` says when things are created, expire and retire; leases never use it (`protocol.md`,
-section 6). `lease_ns` and `boot_id` are for storage drivers whose database has no clock of its own.
+Invariant one-clock: `wall_us` says when things are created, expire and retire; leases never use it, since it may
+be set. `lease_ns` and `boot_id` are for storage drivers whose database has no clock of its own.
 """
 
 import time

@@ -1,7 +1,7 @@
 """The port of the metadata store: batches, chunks, sessions, segments and the operations that move them.
 
-Each operation is one transaction (or one read) and keeps the rules of `protocol.md` by itself: guards, lock order,
-the one end of a batch. The workspace is an argument wherever a client's call leads here; workers and upkeep act for all
+Each operation is one transaction (or one read) and keeps the rules by itself: guards, lock order, the one end
+of a batch. The workspace is an argument wherever a client's call leads here; workers and upkeep act for all
 workspaces. Offsets and lengths are in bytes. Wall times are microseconds since 1970 (`…_us`), given by the driver's clock unless an argument says otherwise.
 Every operation may raise StoreUnavailable, after which it may be repeated as it was.
 """
@@ -60,7 +60,7 @@ class NewChunk:
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """What tells a create from its own retry (`protocol.md`, section 7).
+    """What tells a create from its own retry (`docs/semantics.md`, "Create").
 
     `credential` and `body_digest` are digests; `retry_count` is the SDK's `x-stainless-retry-count`, 0 when absent.
     """

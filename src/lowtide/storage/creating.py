@@ -1,4 +1,4 @@
-"""Uploads, and creating a batch once (`protocol.md`, section 7).
+"""Uploads, and creating a batch once (`docs/semantics.md`, "Create").
 
 The match with an earlier create, the limit on queued requests and the insert are one transaction; all creates of a
 database take turns in it. A refusal for the limit is noted, so that the retry which follows it is not taken for a retry

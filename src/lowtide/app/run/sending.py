@@ -1,7 +1,7 @@
 """Making a run's batches: the lines of a cut as the body of a create, handed to the same intake as any client's.
 
 A create is named by the run's token and the place of its cut, so that a kill between the batch and the note of its id
-makes no second one: the create that repeats it is told the first (`protocol.md`, section 7). A few batches are made
+makes no second one: the create that repeats it is told the first (`docs/semantics.md`, "Create"). A few batches are made
 ahead of the work and no more, so that an input of any size is stored piece by piece.
 """
 
