@@ -14,6 +14,10 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.memory import anonymous_bytes, processes_of
+
 LOWTIDE = Path(sys.executable).with_name("lowtide")
 SAMPLE_S = 0.2
 
@@ -57,7 +61,7 @@ def bench(directory: Path, requests: int, kill_s: float | None, order: str) -> i
     batches = json.loads((directory / "out.jsonl.lowtide/run.json").read_bytes())["rounds"][0]["cuts"]
     print(f"batches: {len(batches)}; repeated upstream calls: {count(calls) - requests}")
     for kind, peak in sorted(peaks.items()):
-        print(f"  {kind:8} RssAnon peak {peak / 1024:6.0f} MiB")
+        print(f"  {kind:8} RssAnon peak {peak / 2**20:6.0f} MiB")
     return status if lines == requests else 1
 
 
@@ -66,36 +70,22 @@ def watched(command: list[str], peaks: defaultdict[str, int], kill_s: float | No
     process = subprocess.Popen(command)
     begun_s = time.monotonic()
     while process.poll() is None:
-        for pid in [process.pid, *descendants(process.pid)]:
-            kind, size = seen(pid, process.pid)
-            peaks[kind] = max(peaks[kind], size)
+        for pid in processes_of(process.pid):
+            kind = kind_of(pid, process.pid)
+            peaks[kind] = max(peaks[kind], anonymous_bytes(pid))
         if kill_s is not None and time.monotonic() - begun_s > kill_s:
             process.kill()
         time.sleep(SAMPLE_S)
     return process.returncode
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the processes below one."""
-    try:
-        children = [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-        ]
-    except OSError:
-        return []
-    return children + [below for child in children for below in descendants(child)]
-
-
-def seen(pid: int, root: int) -> tuple[str, int]:
-    """Return what a process is and its RssAnon in KiB."""
+def kind_of(pid: int, root: int) -> str:
+    """Return what a process of the run is."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except OSError:
-        return "gone", 0
-    kind = "run" if pid == root else "worker" if b"worker_process" in command else "splitter"
-    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")]
-    return kind, int(sizes[0]) if sizes else 0
+        return "gone"
+    return "run" if pid == root else "worker" if b"worker_process" in command else "splitter"
 
 
 def count(path: Path) -> int:
