@@ -18,6 +18,7 @@ from lowtide.domain.keys import Scope, new_key
 from lowtide.ports.access import WorkspaceLimits
 from lowtide.storage.sqlite import SqliteStore
 from support.access import Holder, holder
+from support.lab import migrate
 from support.steps import SetClock
 
 
@@ -50,13 +51,7 @@ class Desk:
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "lowtide.db"
-
-    async def migrate() -> None:
-        store = SqliteStore(path, SetClock())
-        await store.open()
-        await store.close()
-
-    asyncio.run(migrate())
+    asyncio.run(migrate(path, SetClock()))
     return path
 
 

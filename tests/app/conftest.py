@@ -1,24 +1,18 @@
 """Servers for the tests of the processes; `support.serving` has what they are."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.serving import Serve, Served, Upstream, gone, until
+from support.serving import Serve, Served, Upstream, gone, in_thread, until
 
 
 @pytest.fixture
 def upstream() -> Iterator[Upstream]:
     server = Upstream()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.let_go.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with in_thread(server, server.let_go):
+        yield server
 
 
 @pytest.fixture

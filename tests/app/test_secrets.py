@@ -23,7 +23,7 @@ from lowtide.domain.keys import new_key
 from lowtide.ports.clock import SystemClock
 from support.access import holder
 from support.lab import store_in
-from support.serving import Served, gone, until
+from support.serving import Served, gone, in_thread, until
 
 PROMPT, REPLY, SERVER_KEY, QUERY = (
     "canary-prompt-6f1d",
@@ -128,13 +128,8 @@ def params(word: str) -> dict[str, Any]:
 @pytest.fixture
 def model() -> Iterator[Model]:
     server = Model()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.held.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with in_thread(server, server.held):
+        yield server
 
 
 def make_key(data: Path) -> str:

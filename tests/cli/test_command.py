@@ -7,20 +7,7 @@ from pathlib import Path
 import pytest
 
 import lowtide
-
-
-def run(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in an environment that has nothing else of ours."""
-    environment = {"PATH": "/usr/bin:/bin", "COLUMNS": "120", **variables}
-    return subprocess.run(
-        [sys.executable, "-m", "lowtide", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        cwd=cwd,
-        env=environment,
-    )
+from support.command import run
 
 
 def test_the_version_is_printed() -> None:

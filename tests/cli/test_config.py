@@ -1,10 +1,10 @@
 """`lowtide config` and `lowtide doctor` as a person runs them: what they print, and their exit statuses."""
 
 import json
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
+
+from support.command import run
 
 FILE = """
 port = 9000
@@ -16,19 +16,6 @@ key_env = "BOX_KEY"
 aliases = { "claude-*" = "qwen3-8b" }
 """
 CANARY = "canary-5f1e"
-
-
-def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": "/usr/bin:/bin", "COLUMNS": "120", **variables}
-    return subprocess.run(
-        [sys.executable, "-m", "lowtide", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        cwd=cwd,
-        env=environment,
-    )
 
 
 def test_check_says_in_one_line_that_settings_can_be_used(tmp_path: Path) -> None:

@@ -1,24 +1,19 @@
 """A model server and runs against it; `support.runs` has what they are."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.runs import Model, Run, Start
+from support.serving import in_thread
 
 
 @pytest.fixture
 def model() -> Iterator[Model]:
     server = Model()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.let_go.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with in_thread(server, server.let_go):
+        yield server
 
 
 @pytest.fixture

@@ -10,20 +10,14 @@ import pytest
 from lowtide.storage.local_objects import LocalObjects
 from lowtide.storage.sql_store import SqlStore
 from lowtide.storage.sqlite import SqliteStore
+from support.lab import migrate
 from support.steps import SetClock, Steps
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database at the current schema, to be copied: a migration per test would take most of the time."""
     path = tmp_path_factory.mktemp("migrated") / "lowtide.db"
-
-    async def migrate() -> None:
-        store = SqliteStore(path, SetClock())
-        await store.open()
-        await store.close()
-
-    asyncio.run(migrate())
+    asyncio.run(migrate(path, SetClock()))
     return path
 
 

@@ -37,6 +37,13 @@ async def lab_in(directory: Path) -> AsyncIterator[Lab]:
         yield Lab(store, objects, Batches(store, objects), clock, root)
 
 
+async def migrate(path: Path, clock: Clock) -> None:
+    """Make a database at the current schema, to be copied: a migration for each test would take most of the time."""
+    store = SqliteStore(path, clock)
+    await store.open()
+    await store.close()
+
+
 @asynccontextmanager
 async def store_in(directory: Path, clock: Clock) -> AsyncIterator[SqliteStore]:
     """Open the directory's store, as one more process would."""

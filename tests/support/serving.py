@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +36,20 @@ def gone(pid: int) -> bool:
     except OSError:
         return True
     return state == "Z"
+
+
+@contextmanager
+def in_thread(server: ThreadingHTTPServer, let_go: threading.Event) -> Iterator[None]:
+    """Serve in a thread; on leaving, let go of the calls that are held, and end."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield
+    finally:
+        let_go.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class Upstream(ThreadingHTTPServer):

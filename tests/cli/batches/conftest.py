@@ -1,6 +1,5 @@
 """Servers for the client commands, and the command line in this process."""
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from typer.testing import CliRunner, Result
 from cli.batches.hosted import Hosted
 from lowtide.cli.main import app
 from lowtide.client import pauses
-from support.serving import Served, Upstream, until
+from support.serving import Served, Upstream, in_thread, until
 
 Command = Callable[..., Result]
 
@@ -39,13 +38,8 @@ def command() -> Command:
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
     server = Upstream()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.let_go.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with in_thread(server, server.let_go):
+        yield server
 
 
 @pytest.fixture(scope="module")
