@@ -26,7 +26,7 @@ REPEAT_S = 0.5
 SEGMENT = point("dispatch.segment", "a segment is put; no row speaks of it yet")
 ROWS = point("dispatch.rows", "the rows of a segment are recorded")
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class Committer:
@@ -84,7 +84,7 @@ class Committer:
         self._reporter.committed(segment.parts, counted, committed, time.monotonic() - began_s)
         closed = {part.chunk for part in segment.parts if part.closing is not None}
         self._digest(committed, closed, taken)
-        log.info(
+        _log.info(
             "segment.committed",
             session=self._session,
             number=self._number,
@@ -103,7 +103,7 @@ class Committer:
                     await self._objects.put(key, segment.pieces)
                 except StorageError as error:
                     self._reporter.store_failed(error)
-                    log.warning("segment.put_failed", session=self._session, number=self._number, reason=str(error))
+                    _log.warning("segment.put_failed", session=self._session, number=self._number, reason=str(error))
                     await asyncio.sleep(REPEAT_S)
                 else:
                     return
@@ -114,7 +114,7 @@ class Committer:
             try:
                 return await self._store.commit(commit)
             except StoreUnavailable as error:
-                log.warning("commit.repeated", session=self._session, number=commit.number, reason=str(error))
+                _log.warning("commit.repeated", session=self._session, number=commit.number, reason=str(error))
                 await asyncio.sleep(REPEAT_S)
 
     def _digest(self, committed: Committed, closed: set[int], taken: list[tuple[Hold, list[Fresh]]]) -> None:
@@ -137,11 +137,11 @@ class Committer:
         try:
             await self._store.give_back(self._session, [hold.returned() for hold in back])
         except StoreUnavailable as error:
-            log.warning("give_back.failed", session=self._session, reason=str(error))
+            _log.warning("give_back.failed", session=self._session, reason=str(error))
             return
         for hold in back:
             self._holds.remove(hold)
-        log.info("chunk.given_back", session=self._session, chunks=len(back), lost=sum(hold.lost for hold in back))
+        _log.info("chunk.given_back", session=self._session, chunks=len(back), lost=sum(hold.lost for hold in back))
 
     def drop(self, hold: Hold) -> None:
         """Let go of a hold whose lease is lost: its calls are aborted, its results thrown away."""
@@ -150,4 +150,4 @@ class Committer:
         for pending in list(hold.flying):
             pending.abort()
         self._holds.remove(hold)
-        log.warning("lease.lost", session=self._session, chunk=hold.key, attempt=hold.claimed.attempt)
+        _log.warning("lease.lost", session=self._session, chunk=hold.key, attempt=hold.claimed.attempt)

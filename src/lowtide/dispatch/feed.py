@@ -1,8 +1,8 @@
 """Feeding: keeping about a second's worth of unsent work leased, no more.
 
 Chooses, claims, reads the claimed chunks by range, checks each request's params and lets the good ones wait for a lane.
-Suspect chunks (protocol.md, section 2) are run one at a time while nothing else is held, so that the one request that
-ends a worker or its upstream can be told from its neighbours.
+Suspect chunks (`docs/semantics.md`, "A request that ends what runs it") are run one at a time while nothing else is
+held, so that the one request that ends a worker or its upstream can be told from its neighbours.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ PROFILE_HEADER = "anthropic-user-profile-id"
 
 FED = point("dispatch.feed", "claimed chunks are read and their requests wait for a lane")
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Feeder:
             try:
                 fed = await self._round(want)
             except StoreUnavailable as error:
-                log.warning("feed.store_unavailable", reason=str(error))
+                _log.warning("feed.store_unavailable", reason=str(error))
                 fed = False
             if not fed:
                 await self._store_changed()
@@ -182,7 +182,7 @@ class Feeder:
         if not keys:
             return False
         claimed = await self._claim_surely(keys)
-        log.debug("chunk.claimed", session=self._session, chunks=len(claimed))
+        _log.debug("chunk.claimed", session=self._session, chunks=len(claimed))
         holds = [Hold.of(each, self._deadline_s(each)) for each in claimed]
         for hold in holds:
             self._holds.add(hold)
@@ -197,7 +197,7 @@ class Feeder:
             try:
                 return await self._store.claim(self._session, keys)
             except StoreUnavailable as error:
-                log.warning("claim.repeated", session=self._session, reason=str(error))
+                _log.warning("claim.repeated", session=self._session, reason=str(error))
                 await asyncio.sleep(self._settings.idle_poll_s)
 
     async def _feed(self, run: Sequence[Hold]) -> None:
@@ -212,7 +212,7 @@ class Feeder:
             else:
                 self._close_damaged(run[0], error)
         except StorageError as error:
-            log.warning("chunk.unreadable", chunk=first.key, batch=first.batch_id, reason=str(error))
+            _log.warning("chunk.unreadable", chunk=first.key, batch=first.batch_id, reason=str(error))
             for hold in run:
                 hold.returning = True
             self._holds.urgent.set()
@@ -225,7 +225,7 @@ class Feeder:
                     self._feed_one(hold, data[start : start + hold.claimed.length])
 
     def _close_damaged(self, hold: Hold, error: StorageError) -> None:
-        log.error("chunk.damaged", chunk=hold.key, batch=hold.claimed.batch_id, reason=str(error))
+        _log.error("chunk.damaged", chunk=hold.key, batch=hold.claimed.batch_id, reason=str(error))
         hold.closing = Outcome.ERRORED
         hold.closing_error = error_result(ErrorType.API, DAMAGED, None)
         self._holds.urgent.set()

@@ -18,7 +18,7 @@ from lowtide.ports.metadata import Session
 TICK_S = 0.05
 """How often later tries and open circuits are looked at."""
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class Life:
@@ -61,7 +61,7 @@ class Life:
 
     async def _drain(self, feeding: asyncio.Task[None], committing: asyncio.Task[None]) -> None:
         """Send nothing more, let what is in flight finish for a while, commit, and release the rest."""
-        log.info("session.draining", session=self._session.id, in_flight=self._lanes.in_flight)
+        _log.info("session.draining", session=self._session.id, in_flight=self._lanes.in_flight)
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
         self._lanes.stopped = True
@@ -78,7 +78,7 @@ class Life:
         await self._committer.commit()
         with contextlib.suppress(StoreUnavailable):
             await self._kit.store.end_session(self._session.id, self._kit.reporter.report(self._lanes))
-        log.info("session.ended", session=self._session.id)
+        _log.info("session.ended", session=self._session.id)
 
     async def _tick(self) -> None:
         """Bring back later tries when they are due, and wake senders when an open circuit is."""

@@ -25,7 +25,7 @@ BEATS_PER_LEASE = 4
 MARGIN = 0.2
 """The share of a lease that a holder leaves unused."""
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class Heart:
@@ -64,7 +64,7 @@ class Heart:
                 report = self._reporter.report(self._lanes)
                 pulse = await self._store.heartbeat(self._session.id, list(held), report)
             except StoreUnavailable as error:
-                log.warning("heartbeat.failed", session=self._session.id, reason=str(error))
+                _log.warning("heartbeat.failed", session=self._session.id, reason=str(error))
                 if time.monotonic() >= self._lanes.lease_until_s:
                     self._give_up_flying()
                 await asyncio.sleep(self._session.lease_s / BEATS_PER_LEASE / BEATS_PER_LEASE)
@@ -101,7 +101,7 @@ class Heart:
         lasting, self._strays = found & self._strays, found
         if not lasting:
             return
-        log.warning("chunk.strayed", session=self._session.id, chunks=len(lasting))
+        _log.warning("chunk.strayed", session=self._session.id, chunks=len(lasting))
         with contextlib.suppress(StoreUnavailable):
             await self._store.give_back(self._session.id, [Returned(*stray) for stray in lasting])
 
@@ -111,4 +111,4 @@ class Heart:
         for hold in holds:
             hold.closing = Outcome.CANCELED
             self._holds.wind_up(hold)
-        log.info("chunk.canceled", session=self._session.id, chunks=len(holds))
+        _log.info("chunk.canceled", session=self._session.id, chunks=len(holds))

@@ -33,7 +33,7 @@ from lowtide.ports.upstream import UpstreamBroke, UpstreamError, UpstreamTimeout
 FAULTS_IN_A_ROW = 8
 BREAK_JUDGED_S = 5.0
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,8 @@ class Senders:
             return _verdict_of(error, out_of_time=time.monotonic() >= pending.hold.deadline_s)
         except NoSuchMember:
             return replies.Failed(ErrorType.INVALID_REQUEST, "model: write the name of this member without escapes")
-        except Exception:
-            # A bug of ours in the way of one request must not end the worker, with all the others in flight.
-            log.exception("try.failed", chunk=claimed.key, index=pending.index, upstream=lane.name)
+        except Exception:  # noqa: BLE001 a bug of ours in the way of one request must not end all the others in flight
+            _log.exception("try.failed", chunk=claimed.key, index=pending.index, upstream=lane.name)
             return replies.Failed(ErrorType.API, "Internal server error")
 
     def _after(self, lane: Lane, pending: Pending, verdict: Verdict | None) -> None:
@@ -209,7 +208,7 @@ class Senders:
         """A whole, sensible reply: the upstream lives, and what broke before broke by itself."""
         lane.faults = 0
         if lane.circuit.whole_reply():
-            log.info("upstream.recovered", upstream=lane.name)
+            _log.info("upstream.recovered", upstream=lane.name)
             self._reporter.recovered()
             self._lanes.wake_all()
             self._lanes.hungry.set()
@@ -273,7 +272,7 @@ class Senders:
 
     def _open(self, lane: Lane, pending: Pending, trouble: Trouble, reason: str) -> None:
         if lane.circuit.fail(trouble, time.monotonic(), probe=pending.probe):
-            log.warning("upstream.trouble", upstream=lane.name, trouble=trouble.value, reason=reason)
+            _log.warning("upstream.trouble", upstream=lane.name, trouble=trouble.value, reason=reason)
             self._reporter.trouble(lane.name, reason)
 
 

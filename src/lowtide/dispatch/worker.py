@@ -21,7 +21,7 @@ from lowtide.ports.metadata import MetadataStore, Session
 from lowtide.ports.objects import ObjectStore
 from lowtide.ports.upstream import Upstream
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 
 class Worker:
@@ -48,7 +48,7 @@ class Worker:
             try:
                 await Life(session, self._kit).run(stop)
             except SessionPast:
-                log.warning("session.past", worker=self.name, session=session.id)
+                _log.warning("session.past", worker=self.name, session=session.id)
 
     async def _open_session(self, stop: asyncio.Event) -> Session | None:
         """Return a new session as soon as the store gives one, or None when told to stop before."""
@@ -56,9 +56,9 @@ class Worker:
             try:
                 session = await self._kit.store.open_session(self.name, self._kit.settings.lease_s)
             except StoreUnavailable as error:
-                log.warning("session.not_opened", worker=self.name, reason=str(error))
+                _log.warning("session.not_opened", worker=self.name, reason=str(error))
                 await asyncio.sleep(self._kit.settings.idle_poll_s)
             else:
-                log.info("session.opened", worker=self.name, session=session.id)
+                _log.info("session.opened", worker=self.name, session=session.id)
                 return session
         return None
