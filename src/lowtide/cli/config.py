@@ -1,10 +1,11 @@
 """`lowtide config`: whether the settings can be used, and what they are with where each came from."""
 
 import json
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
+
+from lowtide.cli.options import Config, Json
 
 EXAMPLES = """\b
 Examples:
@@ -19,11 +20,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings; else LOWTIDE_CONFIG, else ./lowtide.toml if it exists."),
-]
 
 
 @app.command()
@@ -41,9 +37,7 @@ def check(*, config: Config = None) -> None:
 
 
 @app.command()
-def show(
-    *, config: Config = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False
-) -> None:
+def show(*, config: Config = None, as_json: Json = False) -> None:
     """Print every setting in effect with where it came from, as a file that says the same. Keys are never in it."""
     from lowtide.app.commands import effective_settings  # noqa: PLC0415 loaded when the command runs
     from lowtide.app.effective import as_toml  # noqa: PLC0415 likewise

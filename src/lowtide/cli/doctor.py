@@ -1,10 +1,11 @@
 """`lowtide doctor`: what would keep a server from working, line by line, with what to do about it."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from lowtide.cli.options import Config, ServerData
 
 if TYPE_CHECKING:
     from lowtide.app.doctor.findings import Finding
@@ -21,19 +22,14 @@ _COLOURS = {"OK": typer.colors.GREEN, "WARN": typer.colors.YELLOW, "FAIL": typer
 
 def doctor(
     *,
-    data: Annotated[str | None, typer.Option("--data", metavar="DIR", help="The data directory of the server.")] = None,
+    data: ServerData = None,
     upstream: Annotated[
         list[str] | None, typer.Option("--upstream", metavar="URL", help="A model server; may repeat.")
     ] = None,
     gguf: Annotated[
         str | None, typer.Option("--gguf", metavar="PATH", help="The model of the embedded engine.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="FILE", help="Settings; else LOWTIDE_CONFIG, else ./lowtide.toml if it exists."
-        ),
-    ] = None,
+    config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each check.")] = False,
 ) -> None:
     """Check the disk, the clock, limits, stores and upstreams, before a start or beside a server that runs."""

@@ -8,11 +8,11 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lowtide.cli.options import Config, Json, ServerData
 from lowtide.cli.rows import aligned
 from lowtide.domain.errors import SettingsError
 from lowtide.domain.keys import MODEL_PATTERN, NAME_PATTERN, Scope
@@ -39,12 +39,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Data = Annotated[str | None, typer.Option("--data", metavar="DIR", help="The data directory of the server.")]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings; else LOWTIDE_CONFIG, else ./lowtide.toml if it exists."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="The id of a key, as `lowtide keys list` shows it.")]
 
 
@@ -65,7 +59,7 @@ def create(  # noqa: PLR0913  # each argument is an option of the command
     models: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Models that it may use; may repeat. [all]")
     ] = None,
-    data: Data = None,
+    data: ServerData = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -93,7 +87,7 @@ def create(  # noqa: PLR0913  # each argument is an option of the command
 def list_keys(
     *,
     workspace: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this workspace.")] = None,
-    data: Data = None,
+    data: ServerData = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -116,7 +110,7 @@ def list_keys(
 
 
 @app.command()
-def revoke(key: KeyId, *, data: Data = None, config: Config = None, as_json: Json = False) -> None:
+def revoke(key: KeyId, *, data: ServerData = None, config: Config = None, as_json: Json = False) -> None:
     """Make a key useless, for good."""
     from lowtide.app.access import on_store  # noqa: PLC0415 likewise
 
@@ -137,7 +131,7 @@ def rotate(
     grace: Annotated[
         str, typer.Option(metavar="TIME", help="How long the old key still works: 0m, 30m, 24h, 7d.")
     ] = "24h",
-    data: Data = None,
+    data: ServerData = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:

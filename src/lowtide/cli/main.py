@@ -15,6 +15,7 @@ from lowtide.cli import config as config_command
 from lowtide.cli import doctor as doctor_command
 from lowtide.cli import keys, workers, workspaces
 from lowtide.cli.batches.commands import app as batches
+from lowtide.cli.options import Config
 from lowtide.cli.run import EXAMPLES as RUN_EXAMPLES
 from lowtide.cli.run import run
 from lowtide.cli.simulate import simulate
@@ -41,10 +42,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings; else LOWTIDE_CONFIG, else ./lowtide.toml if it exists."),
-]
 Data = Annotated[str | None, typer.Option("--data", metavar="DIR", help="Where everything is stored; made if missing.")]
 UpstreamUrls = Annotated[
     list[str] | None,

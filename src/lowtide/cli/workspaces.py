@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lowtide.cli.keys import Config, Data, Json, checked_name, given
+from lowtide.cli.keys import checked_name, given
+from lowtide.cli.options import Config, Json, ServerData
 from lowtide.cli.rows import aligned
 from lowtide.domain.errors import SettingsError
 from lowtide.domain.times import format_time
@@ -54,7 +55,7 @@ def create(
     *,
     calls: Calls = None,
     queued: Queued = None,
-    data: Data = None,
+    data: ServerData = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -72,7 +73,7 @@ def create(
 
 
 @app.command("list")
-def list_workspaces(*, data: Data = None, config: Config = None, as_json: Json = False) -> None:
+def list_workspaces(*, data: ServerData = None, config: Config = None, as_json: Json = False) -> None:
     """List the workspaces and their limits."""
     from lowtide.app.access import on_store  # noqa: PLC0415 likewise
 
@@ -88,7 +89,7 @@ def set_limits(
     *,
     calls: Calls = None,
     queued: Queued = None,
-    data: Data = None,
+    data: ServerData = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
