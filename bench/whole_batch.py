@@ -25,21 +25,10 @@ from p4_intake import BODY_BYTES, REQUESTS, write_body
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.memory import MemoryWatch
+from support.simulated import simulated
 
 HEADERS = {"x-api-key": "bench", "anthropic-version": "2023-06-01", "content-type": "application/json"}
 LOWTIDE = [sys.executable, "-m", "lowtide"]
-
-
-@contextmanager
-def simulated(speed: float) -> Iterator[str]:
-    """Run the simulated model server; yields its address."""
-    command = [*LOWTIDE, "simulate", "--port", "0", "--speed", str(speed), "--max-num-seqs", "1024"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        found = re.search(r"http://\S+:\d+", process.stdout.readline())
-        assert found is not None
-        yield found[0]
-        process.kill()
 
 
 class Served:
@@ -124,7 +113,10 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=256)
     parser.add_argument("--speed", type=float, default=0.0, help="of the simulated engine; 0 answers at once")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name, simulated(args.speed) as upstream:
+    with (
+        tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as name,
+        simulated("--speed", str(args.speed), "--max-num-seqs", "1024") as upstream,
+    ):
         body = Path(name) / "body.json"
         write_body(body)
         print(f"{REQUESTS:,} requests, {BODY_BYTES / 1e6:.0f} MB; {args.in_flight} in flight")

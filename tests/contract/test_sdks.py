@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from contract import sdks
 from contract.serving import Served, requests
 from lowtide.upstreams.config import UpstreamConfig
 from lowtide.upstreams.messages import MessagesUpstream
+from support.simulated import simulated
 
 HERE = Path(__file__).parent
 SEPARATED = "one\u2028two\u0085three"
@@ -114,18 +115,6 @@ def test_0_the_python_sdk_0_runs_the_whole_cycle(roomy: Served, old_python: Path
 
 def test_0_the_typescript_sdk_1_runs_the_whole_cycle(roomy: Served, typescript: Path) -> None:
     run(roomy, ["node", typescript / "cycle.mjs", roomy.url], 2, "1.")
-
-
-@contextmanager
-def simulated() -> Iterator[str]:
-    """Serve simulated models in a process, whose one line of output ends with its address."""
-    command = [sys.executable, "-m", "lowtide", "simulate", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")
