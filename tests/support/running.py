@@ -82,7 +82,7 @@ class ScriptedUpstream:
     def prepare(self, params: bytes, model: str) -> bytes:  # noqa: ARG002 - the port's signature
         return params
 
-    async def send(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:  # noqa: ARG002
+    async def send(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:  # noqa: ARG002 likewise
         prompt = json.loads(body)["messages"][0]["content"]
         self.prompts.append(prompt)
         self.headers.append(headers)
