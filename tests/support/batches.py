@@ -52,6 +52,10 @@ class TurnedClock(SystemClock):
         self._wall_ahead_us += by_us
         self._lease_ahead_ns += by_us * 1000
 
+    def turn_wall(self, by_us: int) -> None:
+        """Set wall time alone, forward or back."""
+        self._wall_ahead_us += by_us
+
     def turn_lease(self, by_us: int) -> None:
         """Let this much time pass on the clock of leases alone."""
         self._lease_ahead_ns += by_us * 1000
