@@ -28,6 +28,8 @@ class AtTerminal:
             stdout=slave if all_of_it else subprocess.PIPE,
             env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"},
             start_new_session=True,
+            # A shell in the background ignores Ctrl-C, and so would its children; a terminal does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no locks are held here
         )
         os.close(slave)
 
