@@ -9,7 +9,7 @@ from lowtide.domain.outcomes import Counts, Outcome, Usage
 from lowtide.domain.states import BatchState
 from lowtide.domain.times import DAY_US, MINUTE_US, SECOND_US
 from lowtide.ports.live import Advance, Progress
-from lowtide.ports.metadata import Batch
+from lowtide.ports.metadata import MERGER, Batch
 from lowtide.ports.report import Count, LaneReport, Report, UpstreamTrouble
 from support.steps import EACH, WORKSPACE, Steps, rest, some
 
@@ -127,6 +127,11 @@ async def test_a_worker_that_has_not_reported_yet_is_seen(steps: Steps) -> None:
     await steps.session("quiet")
     (seen,) = await steps.store.workers()
     assert (seen.worker, list(seen.lanes), seen.held) == ("quiet", [], 0)
+
+
+async def test_a_merge_is_no_worker(steps: Steps) -> None:
+    await steps.session(MERGER)
+    assert list(await steps.store.workers()) == []
 
 
 async def test_workers_whose_lease_ran_out_or_whose_boot_is_past_are_not_seen(steps: Steps) -> None:

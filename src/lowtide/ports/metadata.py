@@ -101,6 +101,10 @@ class Created:
 # ---------------------------------------------------------------------------------------------- dispatch
 
 
+MERGER = "upkeep.merge"
+"""The name that a merge's session has in place of a worker's: it runs no requests and is no worker."""
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One life of one worker process. A lease lasts `lease_s` from the last heartbeat, by the store's clock."""

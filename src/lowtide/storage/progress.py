@@ -16,7 +16,7 @@ from lowtide.domain.outcomes import Counts, Outcome
 from lowtide.domain.states import BatchState
 from lowtide.domain.times import MINUTE_US, SECOND_US
 from lowtide.ports.live import Advance, Gauges, Progress, WorkerSeen
-from lowtide.ports.metadata import Batch
+from lowtide.ports.metadata import MERGER, Batch
 from lowtide.ports.report import LaneReport, Report
 from lowtide.storage import batch_rows, counters
 from lowtide.storage.endings import USAGE, outstanding
@@ -62,6 +62,7 @@ WORKERS: Select[Any] = (
     select(session, func.coalesce(_held.c.held, 0).label("held"))
     .join_from(session, _held, _held.c.session == session.c.id, isouter=True)
     .where(session.c.boot == bindparam("now_boot"), session.c.until_us > bindparam("now_us", type_=BigInteger))
+    .where(session.c.worker != MERGER)
     .order_by(session.c.since_us, session.c.worker)
 )
 

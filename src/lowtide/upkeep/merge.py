@@ -17,7 +17,7 @@ import structlog
 from lowtide import faults
 from lowtide.domain.checksum import checksum, prove
 from lowtide.domain.errors import ObjectDamaged, ObjectMissing, StoreUnavailable
-from lowtide.ports.metadata import Block, Merge, MetadataStore, Session, StoredBlock, Unmerged
+from lowtide.ports.metadata import MERGER, Block, Merge, MetadataStore, Session, StoredBlock, Unmerged
 from lowtide.ports.objects import ObjectRange, ObjectStore
 from lowtide.upkeep.objects import SEGMENTS
 
@@ -35,7 +35,6 @@ _BLOCK_BYTES_MAX = 1024 * 1024
 _READ_BLOCKS = 128
 """Blocks read and proved at a time: the calls that this process answers wait for no more than that."""
 
-_WORKER = "upkeep.merge"
 _LEASE_S = 60.0
 
 PUT_MERGED = faults.point("upkeep.put_merged", "a merged segment is put; no row speaks of it yet")
@@ -54,7 +53,7 @@ class Merger:
         found = await self._store.find_unmerged(STEP_BLOCKS_MAX)
         if found is None:
             return False
-        session = await self._store.open_session(_WORKER, _LEASE_S)
+        session = await self._store.open_session(MERGER, _LEASE_S)
         try:
             return await self._merge(found, session)
         finally:
