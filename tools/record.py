@@ -126,7 +126,26 @@ def results(terminal: Terminal) -> None:
     terminal.finished("custom_id")
 
 
-SCENES: dict[str, Scene] = {"batches-watch": watch, "batches-show": show, "batches-results": results}
+def run(terminal: Terminal) -> None:
+    """A run is stopped by Ctrl-C, goes on, and is summed up; then its input is wrong."""
+    command = "lowtide run good.jsonl --output answers.jsonl --upstream $UPSTREAM; echo status $?"
+    terminal.type(command)
+    terminal.shot(" left ")
+    terminal.press("C-c")
+    terminal.finished("status 130")
+    terminal.type(command)
+    terminal.shot(" left ")
+    terminal.finished("status 0")
+    terminal.type("lowtide run requests.jsonl --output others.jsonl --upstream $UPSTREAM; echo status $?")
+    terminal.finished("status 2")
+
+
+SCENES: dict[str, Scene] = {
+    "batches-watch": watch,
+    "batches-show": show,
+    "batches-results": results,
+    "run": run,
+}
 
 
 @contextmanager
@@ -148,12 +167,12 @@ def started(directory: Path, *arguments: str) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-def write_requests(path: Path) -> None:
-    """Write an input in which a few requests are wrong."""
+def write_requests(path: Path, *, good: bool) -> None:
+    """Write an input, in which a few requests are wrong unless it is to be good."""
     with path.open("w", encoding="utf-8") as lines:
         for number in range(1500):
             question = {"role": "user", "content": f"Is this review positive? Number {number}."}
-            messages = [] if number % 500 == 499 else [question]
+            messages = [] if number % 500 == 499 and not good else [question]
             params = {"model": "qwen3-8b", "max_tokens": 64, "messages": messages}
             lines.write(json.dumps({"custom_id": f"review-{number}", "params": params}) + "\n")
 
@@ -162,11 +181,12 @@ def record(name: str) -> None:
     """Make one recording."""
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place)
-        write_requests(directory / "requests.jsonl")
+        write_requests(directory / "requests.jsonl", good=False)
+        write_requests(directory / "good.jsonl", good=True)
         with (
             started(directory, "simulate", "--max-num-seqs", "64") as (upstream, model),
             started(directory, "serve", "--upstream", upstream) as (url, _),
-            closing(Terminal(directory, {"LOWTIDE_URL": url, "MODEL": str(model)})) as terminal,
+            closing(Terminal(directory, {"LOWTIDE_URL": url, "UPSTREAM": upstream, "MODEL": str(model)})) as terminal,
         ):
             SCENES[name](terminal)
     text = "\n\n".join(terminal.shots)
