@@ -302,6 +302,11 @@ def envelope(error_type: str, message: str) -> dict[str, Any]:
         (409, b"", Faulty(ErrorType.API, "the upstream answered with HTTP status 409")),
         (500, envelope("api_error", "Internal server error"), Faulty(ErrorType.API, "Internal server error")),
         (500, envelope("EngineError", "dead"), Faulty(ErrorType.API, "dead")),
+        (
+            500,
+            envelope("server_error", "image input is not supported"),
+            Failed(ErrorType.INVALID_REQUEST, "image input is not supported"),
+        ),
         (504, b"", Faulty(ErrorType.TIMEOUT, "the upstream answered with HTTP status 504")),
         (429, b"", Busy(None)),
         (503, b"", Busy(None)),

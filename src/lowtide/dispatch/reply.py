@@ -72,6 +72,8 @@ Verdict = Succeeded | Failed | Busy | Faulty | Refused | UnknownModel | NoEndpoi
 _SPEAKS_OF_MODEL: Final = re.compile(r"\bmodels?\b", re.IGNORECASE)
 _MISSING_ENDPOINT: Final = re.compile(r"^(\w+ ){0,3}not found\W*$|/v1/|\b(endpoint|route|url|path)\b", re.IGNORECASE)
 _OUT_OF_CREDIT: Final = "credit balance is too low"
+_UNSUPPORTED: Final = re.compile(r"\b(not|un)[ -]?supported\b", re.IGNORECASE)
+"""llama.cpp answers 500 to an image that its model cannot read; trying that again would never help."""
 
 
 def judge(reply: Reply, *, model: str) -> Verdict:
@@ -109,6 +111,8 @@ def _judge_status(reply: Reply, problem: Problem) -> Verdict:  # noqa: PLR0911 -
             return Refused(text)
         case _ if 400 <= status < 500 and status not in {409, 425}:
             return Failed(problem.type_or(ErrorType.INVALID_REQUEST), text)
+        case 500 | 501 if _UNSUPPORTED.search(problem.message):
+            return Failed(ErrorType.INVALID_REQUEST, text)
         case _:
             return Faulty(problem.type_or(ErrorType.API), text)
 
